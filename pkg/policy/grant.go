@@ -1,0 +1,83 @@
+package policy
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/sallyport-dev/sallyport/pkg/api/v1alpha1"
+	"github.com/sallyport-dev/sallyport/pkg/sql"
+)
+
+// A Grant is what decides in a session. Only Set.Grant makes one; the zero value denies everything.
+type Grant struct{ *grant }
+
+type grant struct {
+	policies []string
+	rules    []rule
+	record   v1alpha1.RecordOptions
+}
+
+// Rules that no policy has.
+const (
+	ruleDefault = "default" // no rule matched
+	ruleError   = "error"   // a rule could not be evaluated
+)
+
+// RecordOptions say how much of an operation the record holds.
+func (g Grant) RecordOptions() v1alpha1.RecordOptions {
+	if g.grant == nil {
+		return v1alpha1.RecordOptions{}
+	}
+	return g.record
+}
+
+// Decide finds the first rule that matches a statement.
+func (g Grant) Decide(statement *Statement, subject *Subject) Decision {
+	if g.grant == nil {
+		return Decision{Rule: ruleDefault, Message: "no policy is for this workload and target"}
+	}
+	variables := map[string]any{
+		"statement": statement, "workload": &subject.Workload, "target": &subject.Target, "session": &subject.Session,
+	}
+	for i := range g.rules {
+		r := &g.rules[i]
+		if r.when != nil {
+			value, _, err := r.when.Eval(variables)
+			matches, ok := false, false
+			if err == nil {
+				matches, ok = value.Value().(bool)
+			}
+			if !ok {
+				return Decision{Policy: r.policy, Rule: ruleError, Message: fmt.Sprintf("rule %s could not be evaluated", r.name)}
+			}
+			if !matches {
+				continue
+			}
+		}
+		d := Decision{Action: r.action, Policy: r.policy, Rule: r.name, Message: r.message}
+		if d.Action != Allow && d.Message == "" {
+			d.Message = "not allowed"
+		}
+		return d
+	}
+	return Decision{Policy: strings.Join(g.policies, ","), Rule: ruleDefault, Message: "no rule allows it"}
+}
+
+// DecideStatement decides on every unit of one statement: the first denial, else the decision on the outermost unit. searchPath is every schema
+// that an unqualified name may resolve to.
+func (g Grant) DecideStatement(units []sql.Unit, searchPath []string, subject *Subject) Decision {
+	var outermost Decision
+	for i := range units {
+		d := g.Decide(Resolve(&units[i], searchPath), subject)
+		if d.Action != Allow {
+			return d
+		}
+		if i == 0 {
+			outermost = d
+		}
+	}
+	if len(units) == 0 {
+		return Decision{Rule: ruleDefault, Message: "nothing to decide on"}
+	}
+	return outermost
+}
