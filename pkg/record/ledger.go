@@ -1,0 +1,153 @@
+package record
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// A ledger is the chained list of all sessions, open for writing.
+type ledger struct {
+	dir string
+	key ed25519.PrivateKey
+
+	mu    sync.Mutex
+	file  appendFile
+	chain chain
+	buf   []byte
+	head  chain // the end that the head on disk covers
+}
+
+// The ledger's lines, without what every line starts with. The order of fields is the order in the file.
+
+// keyLine is the first line: it says for good which key the record is sealed with.
+type keyLine struct {
+	Version int    `json:"version"`
+	Key     []byte `json:"key"` // the 32 bytes of RFC 8032
+}
+
+// openLine says that a session began. Its signature is over openText.
+type openLine struct {
+	Session string `json:"session"`
+	First   string `json:"first"` // the hash of the session's first event
+	Meta
+	Signature []byte `json:"signature"`
+}
+
+// sealLine repeats a session's close and seal. Its signature is the seal's.
+type sealLine struct {
+	Session string `json:"session"`
+	Ending
+	Events    uint64 `json:"events"`
+	Last      string `json:"last"`
+	Sealed    string `json:"sealed"` // the seal's time, which its signature covers
+	Signature []byte `json:"signature"`
+}
+
+// startLine says that a process began to write, and what it found.
+type startLine struct {
+	// Interrupted are the sessions that were found unsealed and were sealed.
+	Interrupted int `json:"interrupted,omitempty"`
+	// DroppedBytes are those of an incomplete last line of the ledger that were cut off.
+	DroppedBytes int64 `json:"droppedBytes,omitempty"`
+	// Uncovered are the lines that no signed head covered.
+	Uncovered uint64 `json:"uncovered,omitempty"`
+}
+
+// abandonedLine is about a session's directory whose Begin was cut short before the ledger had it.
+type abandonedLine struct {
+	Session string `json:"session"`
+}
+
+// damagedLine is about a session that can not be sealed.
+type damagedLine struct {
+	Session string `json:"session"`
+	Reason  string `json:"reason"`
+}
+
+// refusedLine is about a connection that became no session.
+type refusedLine struct {
+	Reason string `json:"reason"`
+	Meta
+}
+
+// suppressedLine is about refused connections of one workload that had no line of their own.
+type suppressedLine struct {
+	Count    uint64            `json:"count"`
+	Reasons  map[string]uint64 `json:"reasons"`
+	Workload Workload          `json:"workload"`
+}
+
+// write appends one line. The line is in the file when write returns without an error.
+func (l *ledger) write(now time.Time, typ string, members any) error {
+	fragment := NewFragment(members)
+	if len(fragment) > maxInline {
+		return fmt.Errorf("write a line to the ledger: it has %d bytes, more than %d", len(fragment), maxInline)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	before := l.chain
+	l.buf = l.chain.begin(l.buf[:0], now, typ)
+	if len(fragment) > 0 {
+		l.buf = append(append(l.buf, ','), fragment...)
+	}
+	l.buf = l.chain.end(l.buf, 0)
+	if err := l.file.append(l.buf); err != nil {
+		l.chain = before
+		return fmt.Errorf("write a line to the ledger: %w", err)
+	}
+	return nil
+}
+
+// writeHead puts the ledger on disk, and then a head that covers it. It does nothing when the head does already.
+func (l *ledger) writeHead(now time.Time) error {
+	l.mu.Lock()
+	end, covered := l.chain, l.head
+	l.mu.Unlock()
+	if end == covered {
+		return nil
+	}
+	// In this order: after a loss of power the head must not say more than the ledger.
+	if err := l.file.file.Sync(); err != nil {
+		return fmt.Errorf("put the ledger on disk: %w", err)
+	}
+	if err := replaceFile(filepath.Join(l.dir, headName), newHead(l.key, end, now).encode(), 0o600); err != nil {
+		return fmt.Errorf("write the ledger's head: %w", err)
+	}
+	l.mu.Lock()
+	l.head = end
+	l.mu.Unlock()
+	return nil
+}
+
+// sessionOf is the session that a line of the ledger is about, and "" for those that are about none. Lines about a session name
+// it first.
+func sessionOf(h lineHead) string {
+	rest, ok := bytes.CutPrefix(h.rest, []byte(`,"session":"`))
+	if !ok || len(rest) < idLength || !ValidID(string(rest[:idLength])) {
+		return ""
+	}
+	return string(rest[:idLength])
+}
+
+// firstOf is the hash of the first event, of an open line: what stands behind the session.
+func firstOf(h lineHead) (hash, error) {
+	const before, digits = len(`,"session":"`) + idLength + len(`","first":"`), 2 * sha256.Size
+	if len(h.rest) < before+digits {
+		return hash{}, errForm
+	}
+	return parseHash(h.rest[before : before+digits])
+}
+
+// decodeLine decodes a line's members into v.
+func decodeLine(line []byte, v any) error {
+	if err := json.Unmarshal(line, v); err != nil {
+		return fmt.Errorf("its members are not those of its type: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,147 @@
+package record
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Summary is one session in a list.
+type Summary struct {
+	ID    string    `json:"id"`
+	Began time.Time `json:"began"`
+	Meta
+	// Open is true while the session is not sealed; its totals are those so far, and its reason is "".
+	Open bool `json:"open"`
+	Ending
+	// Damaged is why the session could not be read or sealed; else "".
+	Damaged string `json:"damaged,omitempty"`
+}
+
+// List gives all sessions in the order in which they began, as the ledger has them. It reads what is there: whether it is what
+// was written, Verify says. With a Fault of the ledger come the sessions before it.
+func List(dir string) ([]Summary, error) {
+	file, err := os.Open(filepath.Join(dir, ledgerName))
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	defer file.Close()
+	var list []Summary
+	places := map[string]int{} // in list, of sessions that are not sealed
+	lines := newLineReader(nil)
+	scanned, err := scanLedger(file, lines, func(h lineHead, line []byte) error {
+		id := sessionOf(h)
+		place, known := places[id]
+		switch h.typ {
+		case typeOpen:
+			s := Summary{Began: h.time, Open: true}
+			var l openLine
+			if err := decodeLine(line, &l); err != nil {
+				return err
+			}
+			s.ID, s.Meta = l.Session, l.Meta.unescape()
+			places[id] = len(list)
+			list = append(list, s)
+		case typeSeal:
+			var l sealLine
+			if err := decodeLine(line, &l); err != nil {
+				return err
+			}
+			if !known {
+				return fmt.Errorf("it seals session %q, which is not open", l.Session)
+			}
+			list[place].Open, list[place].Ending = false, l.Ending
+			list[place].Reason = Unescape(l.Reason)
+			delete(places, id)
+		case typeDamaged:
+			var l damagedLine
+			if err := decodeLine(line, &l); err != nil {
+				return err
+			}
+			if known {
+				list[place].Open, list[place].Damaged = false, l.Reason
+				delete(places, id)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list sessions: %w", err)
+	}
+	for id, place := range places {
+		if err := list[place].soFar(dir, id, lines); err != nil {
+			return nil, fmt.Errorf("list sessions: %w", err)
+		}
+	}
+	slices.SortStableFunc(list, func(a, b Summary) int { return strings.Compare(a.ID, b.ID) })
+	if scanned.fault != nil {
+		return list, scanned.fault
+	}
+	return list, nil
+}
+
+// soFar fills in what an open session's own file says.
+func (s *Summary) soFar(dir, id string, lines *lineReader) error {
+	scanned, err := scanSession(dir, id, lines)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		s.Open, s.Damaged = false, sessionFile(id)+": it is missing"
+		return nil
+	case err != nil:
+		return err
+	case scanned.fault != nil:
+		s.Damaged = scanned.fault.Error()
+	}
+	s.Totals, s.Duration = scanned.totals, time.Since(s.Began)
+	if scanned.seal != nil {
+		s.Open, s.Ending = false, *scanned.ending
+	}
+	return nil
+}
+
+func (m Meta) unescape() Meta {
+	for _, s := range []*string{
+		&m.Workload.Name, &m.Workload.Cgroup, &m.Workload.Comm, &m.Target, &m.Protocol, &m.Destination, &m.Upstream, &m.Node,
+	} {
+		*s = Unescape(*s)
+	}
+	return m
+}
+
+// Find gives the id of the one session that begins with prefix, in either case of letters; a whole id is given back unasked.
+// It is ErrNotFound when there is none, and an error that names some when there are several.
+func Find(dir, prefix string) (string, error) {
+	want := strings.ToUpper(prefix)
+	if want == "" || !validIDPrefix(want) {
+		return "", fmt.Errorf("session %q: %w", prefix, ErrNotFound)
+	}
+	if ValidID(want) {
+		return want, nil
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, sessionsName))
+	if err != nil {
+		return "", fmt.Errorf("find session %s: %w", prefix, err)
+	}
+	var found []string
+	for _, e := range entries {
+		if id := e.Name(); strings.HasPrefix(id, want) && ValidID(id) {
+			found = append(found, id)
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return "", fmt.Errorf("session %s: %w", prefix, ErrNotFound)
+	case len(found) == 1:
+		return found[0], nil
+	}
+	shown := strings.Join(found[:min(len(found), 5)], ", ")
+	if len(found) > 5 {
+		shown += " …"
+	}
+	return "", fmt.Errorf("session %s: %d sessions begin so: %s", prefix, len(found), shown)
+}

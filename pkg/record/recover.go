@@ -1,0 +1,228 @@
+package record
+
+import (
+	"crypto/ed25519"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+)
+
+// open makes or loads all that a Store needs, and puts in order what a process before left behind.
+func (s *Store) open(now time.Time) error {
+	if err := os.MkdirAll(filepath.Join(s.dir, sessionsName), 0o700); err != nil {
+		return err
+	}
+	file, err := os.OpenFile(filepath.Join(s.dir, ledgerName), os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
+	if err != nil {
+		return err
+	}
+	s.ledger = &ledger{dir: s.dir, file: appendFile{file: file}, chain: ledgerChain()}
+	if err := lock(file); err != nil {
+		return err
+	}
+	head, hasHead, err := readHead(s.dir)
+	if err != nil {
+		return err
+	}
+	// All sessions that the ledger has, with the hash of the first event of those that are not sealed.
+	known := map[string]*hash{}
+	lines := newLineReader(nil)
+	scanned, err := scanLedger(file, lines, func(h lineHead, _ []byte) error {
+		switch h.typ {
+		case typeOpen:
+			first, err := firstOf(h)
+			known[sessionOf(h)] = &first
+			return err
+		case typeSeal, typeDamaged:
+			known[sessionOf(h)] = nil
+		}
+		return nil
+	}, head.Count)
+	if err != nil {
+		return err
+	}
+	if err := s.openKey(scanned, hasHead); err != nil {
+		return err
+	}
+	if hasHead {
+		if err := errors.Join(head.check(s.key.Public().(ed25519.PublicKey)), scanned.covers(head)); err != nil {
+			return &Fault{File: headName, What: err.Error()}
+		}
+	}
+	if scanned.fault != nil {
+		// Behind the head, a loss of power can leave anything; nobody knows what. What stands there is kept for whoever asks.
+		return scanned.fault
+	}
+	s.ledger.chain, s.ledger.file.size = scanned.chain, scanned.size
+	if scanned.torn > 0 {
+		if err := s.ledger.file.cut(); err != nil {
+			return err
+		}
+	}
+	if scanned.chain.seq == 0 {
+		if entries, err := os.ReadDir(filepath.Join(s.dir, sessionsName)); err != nil || len(entries) > 0 {
+			return errors.Join(err, &Fault{File: ledgerName, What: "it is empty, and there are sessions"})
+		}
+	}
+	start := startLine{DroppedBytes: scanned.torn, Uncovered: scanned.chain.seq - head.Count}
+	if scanned.chain.seq == 0 {
+		if err := s.ledger.write(now, typeKey, keyLine{Version: formatVersion, Key: s.key.Public().(ed25519.PublicKey)}); err != nil {
+			return err
+		}
+	}
+	if start.Interrupted, err = s.recover(now, known, lines); err != nil {
+		return err
+	}
+	if err := s.ledger.write(now, typeStart, start); err != nil {
+		return err
+	}
+	if start != (startLine{}) {
+		s.log.Warn("the record was not closed by the process before", zap.Int("interrupted_sessions", start.Interrupted),
+			zap.Int64("dropped_ledger_bytes", start.DroppedBytes), zap.Uint64("uncovered_ledger_lines", start.Uncovered))
+	}
+	return s.ledger.writeHead(now)
+}
+
+// lock takes the exclusive lock of the ledger, which ends with the process if not before.
+func lock(file *os.File) error {
+	for {
+		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EWOULDBLOCK):
+			return ErrLocked
+		case err != nil:
+			return fmt.Errorf("lock %s: %w", ledgerName, err)
+		default:
+			return nil
+		}
+	}
+}
+
+// openKey loads the key, or makes it for a record that is new.
+func (s *Store) openKey(scanned *ledgerScan, hasHead bool) error {
+	key, err := loadKey(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		if scanned.chain.seq > 0 || scanned.fault != nil || hasHead {
+			return fmt.Errorf("%s is missing: %w", keyName, ErrKeyMismatch)
+		}
+		key, err = createKey(s.dir)
+	}
+	if err != nil {
+		return err
+	}
+	public := key.Public().(ed25519.PublicKey)
+	if scanned.key != nil && !public.Equal(ed25519.PublicKey(scanned.key)) {
+		return fmt.Errorf("%w: it is %s, expected %s", ErrKeyMismatch,
+			base64.StdEncoding.EncodeToString(public), base64.StdEncoding.EncodeToString(scanned.key))
+	}
+	s.key, s.ledger.key = key, key
+	return publishKey(s.dir, public)
+}
+
+// recover seals the sessions that the ledger has as open, and clears away directories of which it has nothing because their
+// Begin was cut short. It returns how many sessions it sealed.
+func (s *Store) recover(now time.Time, known map[string]*hash, lines *lineReader) (interrupted int, err error) {
+	if err := s.clearAbandoned(now, known, lines); err != nil {
+		return 0, err
+	}
+	for _, id := range slices.Sorted(maps.Keys(known)) {
+		if known[id] == nil {
+			continue
+		}
+		sealed, err := s.recoverSession(now, id, *known[id], lines)
+		if err != nil {
+			return interrupted, fmt.Errorf("recover session %s: %w", id, err)
+		}
+		if sealed {
+			interrupted++
+		}
+	}
+	return interrupted, nil
+}
+
+func (s *Store) recoverSession(now time.Time, id string, first hash, lines *lineReader) (sealed bool, err error) {
+	scanned, err := scanSession(s.dir, id, lines)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, s.damaged(now, id, &Fault{File: sessionFile(id), What: "it is missing"})
+	}
+	if err != nil {
+		return false, err
+	}
+	if fault := scanned.check(s.key.Public().(ed25519.PublicKey), first); fault != nil {
+		return false, s.damaged(now, id, fault)
+	}
+	if scanned.seal != nil { // only the ledger's line is missing
+		return true, s.ledger.write(now, typeSeal, scanned.line())
+	}
+	line, err := s.sealInterrupted(now, scanned)
+	if err != nil {
+		return false, err
+	}
+	return true, s.ledger.write(now, typeSeal, line)
+}
+
+// sealInterrupted cuts an incomplete last event off, says so, and closes and seals the session.
+func (s *Store) sealInterrupted(now time.Time, scanned *scan) (*sealLine, error) {
+	file, err := os.OpenFile(sessionPath(s.dir, scanned.id), os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	out := appendFile{file: file, size: scanned.size, torn: scanned.torn > 0}
+	end := scanned.chain
+	ending := Ending{Reason: reasonInterrupted, Totals: scanned.totals, Duration: scanned.ended.Sub(scanned.began)}
+	buf := appendEvent(nil, &end, now, &event{typ: typeRecovered, head: NewFragment(recoveredEvent{DroppedBytes: scanned.torn})})
+	buf = appendEvent(buf, &end, now, &event{typ: typeClose, head: NewFragment(ending)})
+	line := newSealLine(s.key, scanned.id, ending, end, now)
+	buf = appendSeal(buf, &end, now, line.Signature)
+	if err := out.append(buf); err != nil {
+		return nil, err
+	}
+	return line, nil
+}
+
+// damaged gives a session up that can not be sealed; its files stay as they are.
+func (s *Store) damaged(now time.Time, id string, fault *Fault) error {
+	s.log.Error("a session's record is damaged", zap.String("session", id), zap.Error(fault))
+	return s.ledger.write(now, typeDamaged, damagedLine{Session: id, Reason: fault.Error()})
+}
+
+// clearAbandoned removes directories that the ledger does not know and that hold no event but the first: Begin had not
+// returned, so nothing had been forwarded. Others are left for Verify to find.
+func (s *Store) clearAbandoned(now time.Time, known map[string]*hash, lines *lineReader) error {
+	entries, err := os.ReadDir(filepath.Join(s.dir, sessionsName))
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		id := entry.Name()
+		if _, ok := known[id]; ok || !ValidID(id) {
+			continue
+		}
+		scanned, err := scanSession(s.dir, id, lines)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		if err == nil && !scanned.onlyOpen() {
+			s.log.Error("the ledger does not have a session that is stored", zap.String("session", id))
+			continue
+		}
+		if err := s.ledger.write(now, typeAbandoned, abandonedLine{Session: id}); err != nil {
+			return err
+		}
+		if err := os.RemoveAll(filepath.Join(s.dir, sessionsName, id)); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,218 @@
+package record
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+const (
+	// flushInterval is how long a result waits at most for its session's next event.
+	flushInterval = 500 * time.Millisecond
+	// headInterval is the least time between two heads of the ledger.
+	headInterval = time.Second
+)
+
+// A Store is the record of a node, open for writing. Its methods may be called from several goroutines.
+type Store struct {
+	dir    string
+	log    *zap.Logger
+	key    ed25519.PrivateKey
+	ledger *ledger
+	ids    ids
+
+	refusals refusals
+
+	mu     sync.Mutex
+	live   map[*Session]struct{}
+	broken error // why what waits could not be written when that was last tried
+	closed bool
+
+	stop, stopped chan struct{}
+}
+
+// OpenStore opens the record in dir for writing, and makes it when there is none: dir, its key and its ledger. What a process
+// before left unsealed is sealed. It is an error when another process writes the store (ErrLocked), when its key was exposed
+// or replaced (ErrKeyExposed, ErrKeyMismatch), when what the ledger's signed head covers is not there as it was written
+// (a Fault), or when the disk is full.
+func OpenStore(dir string, log *zap.Logger) (*Store, error) {
+	s := &Store{
+		dir: dir, log: log, live: map[*Session]struct{}{},
+		stop: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	if err := s.open(time.Now()); err != nil {
+		if s.ledger != nil {
+			s.ledger.file.file.Close()
+		}
+		return nil, fmt.Errorf("open the record in %s: %w", dir, err)
+	}
+	go s.flush()
+	return s, nil
+}
+
+// Begin starts the record of a session. Its first event and its line in the ledger are written when it returns; after an error
+// there is no session, and the connection must be refused.
+func (s *Store) Begin(meta Meta) (*Session, error) {
+	session, err := s.begin(meta)
+	if err != nil {
+		return nil, fmt.Errorf("begin the record of a session: %w", err)
+	}
+	return session, nil
+}
+
+func (s *Store) begin(meta Meta) (_ *Session, err error) {
+	now := time.Now()
+	id := s.ids.next(now)
+	e := event{typ: typeOpen, head: NewFragment(openEvent{Version: formatVersion, Session: id, Meta: meta})}
+	if err := e.check(); err != nil {
+		return nil, err
+	}
+	session := &Session{store: s, id: id, began: now, chain: sessionChain(id), buf: make([]byte, 0, 2<<10)}
+	session.mu.Lock() // the flusher and Close wait until there is a session, or none
+	defer session.mu.Unlock()
+	if err := s.admit(session); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			session.closing, session.done = true, true
+			s.forget(session)
+		}
+	}()
+	directory := filepath.Join(s.dir, sessionsName, id)
+	if err := os.Mkdir(directory, 0o700); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			session.file.file.Close()
+			err = errors.Join(err, os.RemoveAll(directory))
+		}
+	}()
+	session.file.file, err = os.OpenFile(filepath.Join(directory, eventsName), os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	session.buf = appendEvent(session.buf, &session.chain, now, &e)
+	if err := session.flush(); err != nil {
+		return nil, err
+	}
+	first := session.chain.hash
+	line := openLine{Session: id, First: first.String(), Meta: meta, Signature: ed25519.Sign(s.key, openText(id, first))}
+	if err := s.ledger.write(now, typeOpen, line); err != nil {
+		return nil, err
+	}
+	return session, nil
+}
+
+// admit adds a session to those that the flusher looks after.
+func (s *Store) admit(session *Session) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.closed:
+		return ErrClosed
+	case s.broken != nil:
+		return s.broken
+	}
+	s.live[session] = struct{}{}
+	return nil
+}
+
+func (s *Store) forget(session *Session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.live, session)
+}
+
+// flush writes what waits, until Close.
+func (s *Store) flush() {
+	defer close(s.stopped)
+	ticker := time.NewTicker(flushInterval)
+	defer ticker.Stop()
+	var head time.Time // when the last one was tried
+	for {
+		select {
+		case <-s.stop:
+			return
+		case now := <-ticker.C:
+			err := s.maintain(now)
+			if now.Sub(head) >= headInterval {
+				head = now
+				err = errors.Join(err, s.ledger.writeHead(now))
+			}
+			s.report(err)
+		}
+	}
+}
+
+// maintain writes results that wait, closes that failed, and refusals that were only counted.
+func (s *Store) maintain(now time.Time) error {
+	s.mu.Lock()
+	sessions := make([]*Session, 0, len(s.live))
+	for session := range s.live {
+		sessions = append(sessions, session)
+	}
+	s.mu.Unlock()
+	var first error
+	for _, session := range sessions {
+		if err := session.maintain(); err != nil && first == nil {
+			first = fmt.Errorf("session %s: %w", session.id, err)
+		}
+	}
+	return errors.Join(first, s.writeSuppressed(now, false))
+}
+
+// report remembers whether what waits could be written; while it can not, no session begins. Each change is logged once.
+func (s *Store) report(err error) {
+	s.mu.Lock()
+	before := s.broken
+	s.broken = err
+	s.mu.Unlock()
+	switch {
+	case err != nil && before == nil:
+		s.log.Error("the record can not be written; no session begins until it can", zap.Error(err))
+	case err == nil && before != nil:
+		s.log.Info("the record can be written again")
+	}
+}
+
+// Close seals the sessions that are still open, writes the ledger's last line and head, and unlocks the store. Closing again
+// does nothing.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	sessions := make([]*Session, 0, len(s.live))
+	for session := range s.live {
+		sessions = append(sessions, session)
+	}
+	s.mu.Unlock()
+	close(s.stop)
+	<-s.stopped
+	slices.SortFunc(sessions, func(a, b *Session) int { return a.began.Compare(b.began) })
+	var errs []error
+	for _, session := range sessions {
+		errs = append(errs, session.Close(reasonStopped))
+	}
+	now := time.Now()
+	errs = append(errs,
+		s.writeSuppressed(now, true),
+		s.ledger.write(now, typeStop, struct{}{}),
+		s.ledger.writeHead(now),
+		s.ledger.file.file.Close()) // and with it the lock
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close the record in %s: %w", s.dir, err)
+	}
+	return nil
+}
