@@ -1,0 +1,7 @@
+// Package bpf holds the kernel's side of capture: C programs, and what bpf2go makes of them (the compiled object, the
+// structs that are shared with Go, and a loader). The output is committed, so that a build needs no clang.
+//
+// Only pkg/capture imports it.
+package bpf
+
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -go-package bpf -target bpfel -output-stem capture -type origin -type workload -type target4 -type target6 -type flow -type reason Capture capture.c -- -O2 -g -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu -Wall -Wextra -Wpadded -Werror

@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * What the programs share with one another and with Go: structs (generated into Go by bpf2go -type) and maps.
+ *
+ * Addresses are 16 bytes in network order; an IPv4 address is its v4-mapped form (::ffff:a.b.c.d), whichever way the
+ * client dialled it. Ports are in host order. No map is an LRU: an entry that the kernel evicts under load would be a
+ * connection without an origin, or worse, with somebody else's.
+ */
+#ifndef SALLYPORT_MAPS_H
+#define SALLYPORT_MAPS_H
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+
+/* What is remembered of one captured connection. */
+struct origin {
+	__be32 addr[4]; /* where the workload meant to connect */
+	__u32 port;
+	__u32 pid; /* the dialling task's thread group, in the initial pid namespace */
+	__u32 uid; /* in the initial user namespace */
+	__u32 pad;
+	__u64 workload_id; /* the enrolled cgroup */
+	__u64 generation;
+	__u64 cgroup_id; /* the task's own cgroup: the enrolled one or a descendant */
+	__u64 netns_cookie;
+	char comm[16];
+};
+_Static_assert(sizeof(struct origin) == 80, "struct origin is read by the proxy");
+
+/* An enrolled cgroup. */
+struct workload {
+	__u64 generation;
+	__u64 netns_cookie; /* the network namespace of its listeners */
+	__u16 port4;	    /* of the listener on 127.0.0.1; 0: none */
+	__u16 port6;	    /* of the listener on ::1; 0: none */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct workload) == 24, "struct workload is written by Go");
+
+/* A protected destination. The port comes first and is always matched whole: prefixlen is 32 plus the address's. */
+struct target4 {
+	__u32 prefixlen;
+	__u32 port;
+	__be32 addr;
+};
+_Static_assert(sizeof(struct target4) == 12, "struct target4 is written by Go");
+
+struct target6 {
+	__u32 prefixlen;
+	__u32 port;
+	__be32 addr[4];
+};
+_Static_assert(sizeof(struct target6) == 24, "struct target6 is written by Go");
+
+/* A redirected connection between its SYN and its handshake's end, from the client's side. */
+struct flow {
+	__u64 netns_cookie;
+	__be32 saddr[4];
+	__be32 daddr[4];
+	__u32 sport;
+	__u32 dport;
+};
+_Static_assert(sizeof(struct flow) == 48, "struct flow has no hole");
+
+/* Why a connection was captured or denied: indices of counters. */
+enum reason {
+	REASON_CAPTURED = 0,
+	REASON_DENIED_OUTSIDE = 1,     /* the socket is a workload's, the caller is none of its tasks */
+	REASON_DENIED_NETNS = 2,       /* the socket lives in another network namespace than the listeners */
+	REASON_DENIED_NO_LISTENER = 3, /* no listener of that address family */
+	REASON_DENIED_PROTOCOL = 4,    /* a stream socket that does not speak TCP */
+	REASON_DENIED_STORAGE = 5,     /* the origin could not be stored before the dial */
+	REASON_LOST_PENDING = 6,       /* the origin could not be kept during the handshake: the proxy refuses */
+	REASON_LOST_ACCEPTED = 7,      /* the origin could not be stored in the accepted socket: the proxy refuses */
+	REASON_MAX = 8,
+};
+
+/* Protected destinations. Go writes; connect4 and connect6 read. An entry lives as long as a document names it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__type(key, struct target4);
+	__type(value, __u32);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} targets4 SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__type(key, struct target6);
+	__type(value, __u32);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} targets6 SEC(".maps");
+
+/* Enrolled cgroups by id. Go writes; connect4 and connect6 read. An entry lives from enrolment to withdrawal. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64);
+	__type(value, struct workload);
+	__uint(max_entries, 16384);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} workloads SEC(".maps");
+
+/* Origins of sockets that are being connected. connect4 and connect6 write; sock_ops moves the entry on. It dies with
+ * that move, with the socket's next connect(), or with the socket. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__type(key, int);
+	__type(value, struct origin);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} dialling SEC(".maps");
+
+/* Origins of connections in their handshake. sock_ops writes at the client's SYN, and takes the entry out when the
+ * listener's side is established or the client's socket closes. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct flow);
+	__type(value, struct origin);
+	__uint(max_entries, 65536);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} pending SEC(".maps");
+
+/* Origins of accepted sockets. sock_ops writes before accept() can return the socket; get_origin reads. An entry dies
+ * with its socket. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__type(key, int);
+	__type(value, struct origin);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} origins SEC(".maps");
+
+/* Connections by enum reason. The programs add; Go reads. Its size leaves room for reasons of later versions, so that
+ * the pinned map can stay. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__type(key, enum reason);
+	__type(value, __u64);
+	__uint(max_entries, 32);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} counters SEC(".maps");
+
+static __always_inline void count(enum reason why)
+{
+	__u64 *n = bpf_map_lookup_elem(&counters, &why);
+
+	if (n)
+		*n += 1;
+}
+
+#endif

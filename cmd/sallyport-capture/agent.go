@@ -1,0 +1,311 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/sallyport-dev/sallyport/pkg/capture"
+	"github.com/sallyport-dev/sallyport/pkg/capture/control"
+	"github.com/sallyport-dev/sallyport/pkg/config"
+	"github.com/sallyport-dev/sallyport/pkg/handoff"
+	"github.com/sallyport-dev/sallyport/pkg/workload"
+	"github.com/sallyport-dev/sallyport/pkg/workload/cgroup"
+)
+
+const (
+	// enrolTimeout is how long POST /workloads waits for the proxy.
+	enrolTimeout = 10 * time.Second
+	// statusInterval is how often the proxy is told how capture is.
+	statusInterval = time.Second
+)
+
+// An agent is the privileged half: it ties documents, workloads, the kernel and the proxy together.
+type agent struct {
+	options options
+	log     *zap.Logger
+
+	hierarchy *cgroup.Hierarchy
+	capture   *capture.Capture
+	server    *handoff.Server
+	control   *control.Server
+	source    *workload.Source
+	resolver  *resolver
+	documents documents
+	reloads   chan chan error
+
+	mu     sync.Mutex        // held while workloads are enrolled and withdrawn
+	failed map[string]string // what kept a cgroup from being enrolled, by its name
+}
+
+// newAgent reads the documents, which must be good the first time, and opens everything. Workloads of an earlier process
+// are captured when it returns.
+func newAgent(ctx context.Context, o options, log *zap.Logger) (*agent, error) {
+	snapshot, files, err := config.Load(o.config)
+	if err != nil {
+		return nil, err
+	}
+	hierarchy, err := cgroup.Find()
+	if err != nil {
+		return nil, err
+	}
+	instance, err := capture.Instance(o.runDir)
+	if err != nil {
+		return nil, err
+	}
+	a := &agent{
+		options:   o,
+		log:       log,
+		hierarchy: hierarchy,
+		resolver:  newResolver(net.DefaultResolver.LookupNetIP),
+		reloads:   make(chan chan error),
+		failed:    map[string]string{},
+	}
+	a.source = workload.NewSource(hierarchy, a.cgroups, log)
+	a.documents.read = set{snapshot: snapshot, files: files}
+	if a.capture, err = capture.Open(capture.Options{Instance: instance, Hierarchy: hierarchy, Log: log}); err != nil {
+		return nil, err
+	}
+	if err := a.open(ctx); err != nil {
+		return nil, errors.Join(err, a.capture.Close())
+	}
+	return a, nil
+}
+
+// open opens the sockets, and puts the documents in force.
+func (a *agent) open(ctx context.Context) error {
+	var err error
+	if a.server, err = handoff.Listen(filepath.Join(a.options.runDir, "handoff.sock"), a.options.proxyUID, a.log); err != nil {
+		return err
+	}
+	if a.control, err = control.Listen(a.options.runDir, a.log); err != nil {
+		return err
+	}
+	if err := a.publish(ctx); err != nil {
+		return err
+	}
+	for _, warning := range a.documents.read.snapshot.Warnings() {
+		a.log.Warn(warning)
+	}
+	for _, one := range a.capture.Status().Workloads {
+		// Somebody asked an earlier process for what no policy names.
+		if !a.source.Names(one.Cgroup) {
+			a.source.Ask(one.Cgroup, one.ID)
+		}
+	}
+	for _, e := range a.capture.Workloads() {
+		a.server.Enroll(e.Workload, e.Listeners)
+		a.log.Info("workload enrolled again", zap.String("cgroup", e.Cgroup), zap.Uint64("id", e.ID))
+	}
+	a.reconcile()
+	return nil
+}
+
+// run serves until ctx ends or a part fails.
+func (a *agent) run(ctx context.Context, hangups <-chan os.Signal) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return a.server.Serve(ctx) })
+	group.Go(func() error { return a.control.Serve(ctx, a) })
+	group.Go(func() error { return a.watchDocuments(ctx, hangups) })
+	group.Go(func() error { return a.source.Run(ctx, a.reconcile) })
+	group.Go(func() error {
+		ticker := time.NewTicker(statusInterval)
+		defer ticker.Stop()
+		for {
+			a.tell()
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-ticker.C:
+			}
+		}
+	})
+	return group.Wait()
+}
+
+// reconcile makes what is enrolled what should be. What fails is tried again at the next call.
+func (a *agent) reconcile() {
+	if a.reconcileWorkloads() {
+		a.tell()
+	}
+}
+
+// reconcileWorkloads does it, and is true when something changed.
+func (a *agent) reconcileWorkloads() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	want, err := a.source.Current()
+	if err != nil {
+		a.log.Warn("the workloads stay as they are", zap.Error(err))
+		return false
+	}
+	ids := make(map[uint64]bool, len(want))
+	for _, id := range want {
+		ids[id] = true
+	}
+	changed := false
+	for _, id := range a.capture.IDs() {
+		if !ids[id] {
+			changed = true
+			a.server.Withdraw(id)
+			if err := a.capture.Withdraw(id); err != nil {
+				a.log.Error("withdraw a workload", zap.Error(err))
+				continue
+			}
+			a.log.Info("workload withdrawn", zap.Uint64("id", id))
+		}
+	}
+	enrolled := map[uint64]bool{}
+	for _, e := range a.capture.Workloads() {
+		enrolled[e.ID] = true
+	}
+	for name, id := range want {
+		if enrolled[id] {
+			continue
+		}
+		changed = true
+		if _, err := a.enroll(name); err != nil && a.failed[name] != err.Error() {
+			a.failed[name] = err.Error()
+			a.log.Error("a workload is not captured", zap.Error(err))
+		}
+	}
+	for name := range a.failed {
+		if _, wanted := want[name]; !wanted {
+			delete(a.failed, name)
+		}
+	}
+	return changed
+}
+
+// cgroups are those that the agent's processes are in: what is dialled from there must not be captured.
+func (a *agent) cgroups() []string {
+	var names []string
+	if own, err := a.hierarchy.Own(); err == nil {
+		names = append(names, own)
+	}
+	if proxy := a.server.Proxy(); proxy.Connected {
+		if name, err := a.hierarchy.OfProcess(strconv.FormatUint(uint64(proxy.PID), 10)); err == nil {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// enroll captures a cgroup and hands it to the proxy; the lock is held.
+func (a *agent) enroll(name string) (capture.Enrolled, error) {
+	for _, agent := range a.cgroups() {
+		if cgroup.Contains(name, agent) {
+			return capture.Enrolled{}, fmt.Errorf("enrol %s: %w", name, capture.ErrAgent)
+		}
+	}
+	e, err := a.capture.Enroll(name)
+	if err != nil {
+		return capture.Enrolled{}, err
+	}
+	delete(a.failed, name)
+	a.server.Enroll(e.Workload, e.Listeners)
+	a.log.Info("workload enrolled", zap.String("cgroup", e.Cgroup), zap.Uint64("id", e.ID))
+	return e, nil
+}
+
+// Enroll implements control.Backend.
+func (a *agent) Enroll(ctx context.Context, name string) error {
+	name, err := cgroup.Clean(name)
+	if err != nil {
+		return err
+	}
+	id, err := a.hierarchy.ID(name)
+	if err != nil {
+		return err
+	}
+	// Under one lock, so that reconcile neither takes it for one that nobody wants nor for one that it should try again.
+	a.mu.Lock()
+	a.source.Ask(name, id)
+	e, err := a.enroll(name)
+	if err != nil {
+		a.source.Forget(name)
+	}
+	a.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	a.tell()
+	ctx, cancel := context.WithTimeout(ctx, enrolTimeout)
+	defer cancel()
+	if err := a.server.AwaitEnrolled(ctx, e.ID, e.Generation); err != nil {
+		return fmt.Errorf("enrol %s: %w", name, err)
+	}
+	for _, one := range a.capture.Status().Workloads {
+		if one.ID == e.ID && !one.Effective {
+			return fmt.Errorf("enrol %s: %s", name, one.Reason)
+		}
+	}
+	return nil
+}
+
+// Reload implements control.Backend.
+func (a *agent) Reload(ctx context.Context) error {
+	done := make(chan error, 1)
+	select {
+	case a.reloads <- done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// Status implements control.Backend.
+func (a *agent) Status() control.Status {
+	kernel := a.capture.Status()
+	status := control.Status{
+		Version:   version,
+		Workloads: []control.Workload{},
+		Proxy:     a.server.Proxy(),
+		Pins:      a.capture.Pins(),
+	}
+	for _, one := range kernel.Workloads {
+		status.Workloads = append(status.Workloads, control.Workload{Workload: one.Workload, Effective: one.Effective, Reason: one.Reason})
+	}
+	counters, err := a.capture.Counters()
+	status.Counters = counters
+	a.documents.mu.Lock()
+	status.Revision = a.documents.inForce.revision
+	status.Problems = slices.Concat(a.documents.unread, a.documents.refused)
+	reasons := append([]string(nil), a.documents.unknown...)
+	a.documents.mu.Unlock()
+	if !kernel.Effective {
+		reasons = append(reasons, kernel.Reason)
+	}
+	if err != nil {
+		reasons = append(reasons, err.Error())
+	}
+	a.mu.Lock()
+	for _, reason := range a.failed {
+		reasons = append(reasons, reason)
+	}
+	a.mu.Unlock()
+	status.Effective, status.Reason = len(reasons) == 0, strings.Join(reasons, "; ")
+	return status
+}
+
+// tell tells the proxy how capture is.
+func (a *agent) tell() {
+	status := a.Status()
+	a.server.Status(handoff.CaptureStatus{Effective: status.Effective, Reason: status.Reason, Counters: status.Counters})
+}

@@ -1,0 +1,239 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport-dev/sallyport/bpf"
+	"github.com/sallyport-dev/sallyport/pkg/workload/cgroup"
+)
+
+// Options say where capture lives.
+type Options struct {
+	// Instance names the pins; see the function Instance.
+	Instance string
+	// BPFFS is the mount point of the bpffs to pin in. Default: where it is mounted, and /sys/fs/bpf, mounted by Open, when it
+	// is mounted nowhere.
+	BPFFS string
+	// Hierarchy is the cgroup hierarchy. Required by Open.
+	Hierarchy *cgroup.Hierarchy
+	// Log is told of what Open finds. Required by Open.
+	Log *zap.Logger
+
+	// pendingEntries overrides the size of the map of unfinished handshakes; tests fill it.
+	pendingEntries uint32
+}
+
+// A Capture is one instance's programs, maps, links and listeners. It is safe for concurrent use.
+type Capture struct {
+	hierarchy *cgroup.Hierarchy
+	pins      pins
+	log       *zap.Logger
+	objects   bpf.CaptureObjects
+	programs  map[string]*ebpf.Program
+	ids       map[string]ebpf.ProgramID
+	cookie    uint64 // of the network namespace of the listeners
+
+	mu         sync.Mutex
+	root       []link.Link
+	workloads  map[uint64]*workload
+	stranded   map[uint64]stranded
+	generation uint64
+}
+
+// stranded is a workload of an earlier process that could not be enrolled again: its connections to targets are denied.
+type stranded struct{ name, reason string }
+
+// Open loads the programs, attaches what belongs to the root of the hierarchy, and adopts what an earlier process of the
+// instance left pinned: its targets stay in force, links are updated in place, workloads that live are enrolled anew, with
+// new listeners, and pins of those that are gone are removed. Only one process may hold an instance open.
+func Open(o Options) (*Capture, error) {
+	p, err := findPins(o.BPFFS, o.Instance, true)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkForeign(o.Hierarchy.Root, "connect4", "connect6", "sock_ops", "get_origin"); err != nil {
+		return nil, err
+	}
+	cookie, err := netnsCookie()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.make(); err != nil {
+		return nil, err
+	}
+	c := &Capture{
+		hierarchy: o.Hierarchy,
+		pins:      p,
+		log:       o.Log,
+		cookie:    cookie,
+		workloads: map[uint64]*workload{},
+		stranded:  map[uint64]stranded{},
+	}
+	if err := c.load(o.pendingEntries); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(c.attachRoot(), c.adoptWorkloads()); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// load loads the programs and maps; pinned maps are used as they are.
+func (c *Capture) load(pendingEntries uint32) error {
+	spec, err := bpf.LoadCapture()
+	if err != nil {
+		return fmt.Errorf("load programs: %w", err)
+	}
+	if err := spec.Variables[bpf.CaptureVarPageSize].Set(int32(os.Getpagesize())); err != nil {
+		return fmt.Errorf("load programs: %w", err)
+	}
+	if pendingEntries != 0 {
+		spec.Maps[bpf.CaptureMapPending].MaxEntries = pendingEntries
+	}
+	err = spec.LoadAndAssign(&c.objects, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: c.pins.maps()}})
+	if errors.Is(err, ebpf.ErrMapIncompatible) {
+		return fmt.Errorf("adopt the maps in %s, which another build made (end capture with \"sallyport down\"): %w", c.pins.maps(), err)
+	}
+	if err != nil {
+		return fmt.Errorf("load programs: %w", err)
+	}
+	c.programs = map[string]*ebpf.Program{
+		"connect4":   c.objects.Connect4,
+		"connect6":   c.objects.Connect6,
+		"sock_ops":   c.objects.SockOps,
+		"get_origin": c.objects.GetOrigin,
+	}
+	c.ids = map[string]ebpf.ProgramID{}
+	for name, program := range c.programs {
+		info, err := program.Info()
+		if err != nil {
+			return errors.Join(fmt.Errorf("ask for the id of %s: %w", name, err), c.objects.Close())
+		}
+		id, ok := info.ID()
+		if !ok {
+			return errors.Join(fmt.Errorf("%s: the kernel gives programs no id", name), c.objects.Close())
+		}
+		c.ids[name] = id
+	}
+	return nil
+}
+
+// attachRoot attaches what carries origins; it comes before any redirection.
+func (c *Capture) attachRoot() error {
+	id, err := c.hierarchy.ID("/")
+	if err != nil {
+		return err
+	}
+	for _, name := range rootPrograms {
+		attached, err := attach(c.pins.root(name), c.hierarchy.Root, id, attachTypes[name], c.programs[name])
+		if err != nil {
+			return err
+		}
+		c.root = append(c.root, attached)
+	}
+	return nil
+}
+
+// rootPrograms are attached to the root, workloadPrograms to each enrolled cgroup.
+var (
+	rootPrograms     = []string{"sock_ops", "get_origin"}
+	workloadPrograms = []string{"connect4", "connect6"}
+)
+
+// adoptWorkloads enrols again what an earlier process enrolled.
+func (c *Capture) adoptWorkloads() error {
+	ids, err := c.pins.ids()
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	names, err := c.hierarchy.Names(ids)
+	if err != nil {
+		return err
+	}
+	for id := range ids {
+		name, lives := names[id]
+		if !lives {
+			if err := errors.Join(c.forget(id), c.pins.remove(id)); err != nil {
+				return err
+			}
+			c.log.Info("removed the pins of a cgroup that is gone", zap.Uint64("cgroup_id", id))
+			continue
+		}
+		if _, err := c.Enroll(name); err != nil {
+			c.log.Error("a workload of an earlier process can not be enrolled again; it is denied its targets",
+				zap.String("cgroup", name), zap.Error(err))
+			if err := c.strand(id, name, err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// strand leaves a workload's pins, and denies: a port of 0 is none.
+func (c *Capture) strand(id uint64, name string, reason error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stranded[id] = stranded{name: name, reason: reason.Error()}
+	return c.put(id, c.nextGeneration(), 0, 0)
+}
+
+// put writes a workload's entry; the connect programs go by it from then on.
+func (c *Capture) put(id, generation uint64, port4, port6 uint16) error {
+	entry := bpf.CaptureWorkload{Generation: generation, NetnsCookie: c.cookie, Port4: port4, Port6: port6}
+	if err := c.objects.Workloads.Put(id, entry); err != nil {
+		return fmt.Errorf("write workload %d: %w", id, err)
+	}
+	return nil
+}
+
+// forget removes a workload's entry.
+func (c *Capture) forget(id uint64) error {
+	if err := c.objects.Workloads.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("remove workload %d: %w", id, err)
+	}
+	return nil
+}
+
+// nextGeneration grows over restarts too: it is the time since boot in nanoseconds, and pins do not outlive a boot.
+func (c *Capture) nextGeneration() uint64 {
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
+		panic(fmt.Sprintf("clock_gettime(CLOCK_BOOTTIME): %v", err)) // It exists since Linux 2.6.39.
+	}
+	c.generation = max(c.generation+1, uint64(now.Nano()))
+	return c.generation
+}
+
+// Pins is the directory of the instance's pins.
+func (c *Capture) Pins() string { return c.pins.dir }
+
+// Close closes the listeners and leaves everything pinned: workloads stay captured, and are refused.
+func (c *Capture) Close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var errs []error
+	for _, w := range c.workloads {
+		errs = append(errs, w.listeners.close(), closeLinks(w.links))
+	}
+	clear(c.workloads)
+	errs = append(errs, closeLinks(c.root), c.objects.Close())
+	c.root = nil
+	return errors.Join(errs...)
+}
+
+func closeLinks(links []link.Link) error {
+	var err error
+	for _, l := range links {
+		err = errors.Join(err, l.Close())
+	}
+	return err
+}
