@@ -1,0 +1,256 @@
+package postgres
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+	"go.uber.org/zap"
+
+	"github.com/sallyport-dev/sallyport/pkg/policy"
+	"github.com/sallyport-dev/sallyport/pkg/proxy"
+	"github.com/sallyport-dev/sallyport/pkg/proxy/relay"
+	"github.com/sallyport-dev/sallyport/pkg/record"
+	"github.com/sallyport-dev/sallyport/pkg/sql"
+)
+
+// Name is how Targets name the protocol.
+const Name = "postgres"
+
+// A Protocol serves PostgreSQL sessions.
+type Protocol struct {
+	engine  *relay.Engine
+	parser  *sql.Cache
+	log     *zap.Logger
+	cancels cancels
+	pool    pool
+}
+
+// New makes the protocol; sessions are relayed by engine.
+func New(engine *relay.Engine, parser *sql.Cache, log *zap.Logger) *Protocol {
+	return &Protocol{engine: engine, parser: parser, log: log}
+}
+
+// Serve implements proxy.Protocol.
+func (p *Protocol) Serve(ctx context.Context, c *proxy.Connection) {
+	client, st, err := handshake(c.Client, c.Target.Spec.ClientTLS, c.ServerTLS())
+	if err != nil {
+		p.refuse(c, client, err)
+		return
+	}
+	if st.cancel != nil {
+		defer client.Close()
+		p.cancel(ctx, c, *st.cancel)
+		return
+	}
+	settings, err := st.settings()
+	if err != nil {
+		p.refuse(c, client, &startupError{reason: proxy.ReasonDenied, tell: fatal(codeNotSupported, err.Error(), ""), cause: err})
+		return
+	}
+	s, refusal := c.Authorize(ctx, proxy.Startup{User: st.user(), Database: st.database(), ApplicationName: st.parameters["application_name"]})
+	if refusal != nil {
+		code := codeInvalidAuthorization
+		if refusal.Reason == proxy.ReasonRecord {
+			code = codeDiskFull
+		}
+		p.refuse(c, client, &startupError{reason: refusal.Reason, tell: fatal(code, refusal.Message, ""), cause: refusal})
+		return
+	}
+	s.Note("startup", startupFragment(st, client))
+	if d, denied := decideSettings(s, settings); denied {
+		p.end(s, client, proxy.ReasonDenied, fmt.Errorf("rule %s denies a startup parameter", d.Rule), appendDenial(nil, settingDenial(s.ID, d)))
+		return
+	}
+	key := poolKeyOf(s, st, settings)
+	u := p.pool.take(key)
+	if u == nil {
+		var failed *loginError
+		if u, failed = login(ctx, s, st); failed != nil {
+			p.end(s, client, failed.reason, failed.cause, failed.tell)
+			return
+		}
+	}
+	p.relay(s, st, client, u, key)
+}
+
+// refuse ends a connection that is no session.
+func (p *Protocol) refuse(c *proxy.Connection, client net.Conn, err error) {
+	defer client.Close()
+	var e *startupError
+	if !errors.As(err, &e) {
+		e = &startupError{reason: proxy.ReasonClientGone, cause: err}
+	}
+	if e.tell != nil {
+		tell(client, appendDenial(nil, e.tell))
+	}
+	c.Refuse(e.reason, e.Error())
+}
+
+// end ends a session that never came to be relayed.
+func (p *Protocol) end(s *proxy.Session, client net.Conn, reason string, cause error, message []byte) {
+	defer client.Close()
+	s.Note("error", record.NewFragment(map[string]string{"error": cause.Error()}))
+	tell(client, message)
+	s.Connection.Refuse(reason, cause.Error())
+	s.Close(reason)
+}
+
+// tell sends the client its last message; reading on for a moment keeps a reset from overtaking it.
+func tell(client net.Conn, message []byte) {
+	_ = client.SetDeadline(time.Now().Add(time.Second))
+	if _, err := client.Write(message); err != nil {
+		return
+	}
+	if c, ok := client.(interface{ CloseWrite() error }); ok {
+		_ = c.CloseWrite()
+	}
+	var discard [512]byte
+	for {
+		if _, err := client.Read(discard[:]); err != nil {
+			return
+		}
+	}
+}
+
+// decideSettings asks policy about settings of the startup, each like the SET that it stands for.
+func decideSettings(s *proxy.Session, settings []sql.Unit) (d policy.Decision, denied bool) {
+	for i := range settings {
+		d = s.Decide(settings[i:i+1], nil)
+		text := "SET " + settings[i].Setting
+		op := &record.Operation{Kind: "startup", Statement: statementFragment(text, ""), Decision: decisionFragment(d)}
+		if _, err := s.Admit(op, d); err != nil {
+			return policy.Decision{Rule: "record", Message: "the record can not be written"}, true
+		}
+		if d.Action != policy.Allow {
+			return d, true
+		}
+	}
+	return d, false
+}
+
+func settingDenial(session string, d policy.Decision) *denial {
+	return fatal(codeInsufficientPrivilege, fmt.Sprintf("a startup parameter is denied by rule %q of policy %q: %s", d.Rule, d.Policy, d.Message), session)
+}
+
+// startupFragment is the startup as it is recorded: the names of the parameters, and what the client says of itself.
+func startupFragment(st *startup, client net.Conn) record.Fragment {
+	_, secured := client.(*tls.Conn)
+	return record.NewFragment(struct {
+		User        string   `json:"user"`
+		Database    string   `json:"database"`
+		Application string   `json:"applicationName,omitempty"`
+		Parameters  []string `json:"parameters"`
+		TLS         bool     `json:"tls"`
+	}{st.user(), st.database(), st.parameters["application_name"], slices.Sorted(maps.Keys(st.parameters)), secured})
+}
+
+// welcome is what the client gets when the session is open: any user is welcome, and the server is shown as it is.
+func welcome(st *startup, u *upstream, key cancelKey) []byte {
+	var b []byte
+	if st.minor > 0 || len(st.unknown) > 0 {
+		b, _ = (&pgproto3.NegotiateProtocolVersion{NewestMinorProtocol: 0, UnrecognizedOptions: st.unknown}).Encode(b)
+	}
+	b = append(b, 'R', 0, 0, 0, 8, 0, 0, 0, authOk)
+	for _, v := range u.parameters {
+		b = appendMessage(b, msgParameterStatus, v.name, "\x00", v.value, "\x00")
+	}
+	b = append(b, 'K', 0, 0, 0, 12)
+	b = binary.BigEndian.AppendUint32(b, key.pid)
+	b = binary.BigEndian.AppendUint32(b, key.secret)
+	return append(b, msgReadyForQuery, 0, 0, 0, 5, 'I')
+}
+
+// relay is the session's steady state; it returns when the session has ended.
+func (p *Protocol) relay(s *proxy.Session, st *startup, client net.Conn, u *upstream, pooled poolKey) {
+	key, remove := p.cancels.add(&cancelable{
+		workload: s.Workload.ID, generation: s.Workload.Generation,
+		cancel: func(ctx context.Context) { cancelUpstream(ctx, s.Dial, u, p.log.With(zap.String("session", s.ID))) },
+	})
+	defer remove()
+	if _, err := client.Write(welcome(st, u, key)); err != nil {
+		u.close()
+		client.Close()
+		s.Close(proxy.ReasonClientGone)
+		return
+	}
+	_ = client.SetDeadline(time.Time{})
+	_ = u.conn.SetDeadline(time.Time{})
+	m := &machine{
+		judge: s, parser: p.parser, session: s.ID, status: 'I',
+		searchPath: slices.Clone(u.schemas), role: s.Lease.Username, parameters: map[string]string{},
+	}
+	f, b := &frontend{machine: m}, &backend{machine: m}
+	ended := make(chan error, 1)
+	s.Ready()
+	link, err := p.engine.Start(
+		relay.Leg{Conn: client, Half: f, Received: s.FromClient()},
+		relay.Leg{Conn: u.conn, Half: b, Received: s.FromServer(), Pending: slices.Clone(u.pending())},
+		func(c, server net.Conn, cause error) {
+			client, u.conn = c, server
+			ended <- cause
+		})
+	if err != nil {
+		u.close()
+		client.Close()
+		s.Close("internal")
+		return
+	}
+	s.OnDrain(func() { link.Inject(m.Drain) })
+	cause := <-ended
+	client.Close()
+	reusable := m.ended && m.idle()
+	m.Abandon()
+	if reusable {
+		p.pool.put(pooled, u, m.parameters)
+	} else {
+		u.close()
+	}
+	reason := reasonOf(cause, m.ended)
+	if panicked := (*relay.PanicError)(nil); errors.As(cause, &panicked) {
+		p.log.Error("panic in a session", zap.String("session", s.ID), zap.Any("panic", panicked.Value), zap.ByteString("stack", panicked.Stack))
+		s.Panicked()
+	}
+	if reason == "protocol" {
+		p.log.Warn("session ended", zap.String("session", s.ID), zap.Error(cause))
+	}
+	s.Close(reason)
+}
+
+// reasonOf is the record's word for why a session ended.
+func reasonOf(cause error, terminated bool) string {
+	switch {
+	case errors.Is(cause, relay.ErrDone) && terminated:
+		return "terminated"
+	case errors.Is(cause, relay.ErrDone):
+		return "drained"
+	case errors.Is(cause, relay.ErrClientGone):
+		return "client_gone"
+	case errors.Is(cause, relay.ErrServerGone):
+		return "server_gone"
+	case errors.Is(cause, relay.ErrStalled):
+		return "stalled"
+	case errors.Is(cause, relay.ErrShutdown):
+		return "shutdown"
+	case errors.Is(cause, errProtocol), errors.Is(cause, errMismatch):
+		return "protocol"
+	}
+	return "internal"
+}
+
+// cancel serves a CancelRequest; the client never learns whether it found a session.
+func (p *Protocol) cancel(ctx context.Context, c *proxy.Connection, key cancelKey) {
+	found := p.cancels.find(key, c.Workload.ID, c.Workload.Generation)
+	if found == nil {
+		c.Refuse(proxy.ReasonCancel, "the key fits no session of the workload")
+		return
+	}
+	found.cancel(ctx)
+}

@@ -1,0 +1,136 @@
+package relay
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// StallTimeout is how long a side may leave a message that the relay must see whole incomplete.
+const StallTimeout = 30 * time.Second
+
+// flushTimeout is how long an ended link may take to hand over what was still to be written.
+const flushTimeout = 5 * time.Second
+
+// An Engine relays links on a fixed number of threads.
+type Engine struct {
+	loops []*loop
+	next  atomic.Uint64
+}
+
+// NewEngine starts threads epoll loops.
+func NewEngine(threads int) (*Engine, error) {
+	e := &Engine{}
+	for range max(threads, 1) {
+		l, err := newLoop()
+		if err != nil {
+			e.Close()
+			return nil, err
+		}
+		e.loops = append(e.loops, l)
+		go l.run()
+	}
+	return e, nil
+}
+
+// Close ends every link with ErrShutdown and stops the loops.
+func (e *Engine) Close() {
+	for _, l := range e.loops {
+		l.post(l.stop)
+	}
+}
+
+// A Leg is one side of a link before it starts.
+type Leg struct {
+	Conn net.Conn
+	// Half processes what Conn sends.
+	Half Half
+	// Pending was read from Conn already and not yet processed.
+	Pending []byte
+	// Received counts the bytes that Conn sends.
+	Received Counter
+}
+
+// A Counter counts bytes; prometheus.Counter is one.
+type Counter interface{ Add(float64) }
+
+// A Link is one session being relayed.
+type Link interface {
+	// Inject calls f, which may put into out (Forward) bytes for the client, when no half is running. An error that f returns ends the link.
+	Inject(f func(out *Output) error)
+}
+
+// Start relays between client and server until either ends, then calls ended, once, on a goroutine of its own, with the
+// cause and with the two connections, which are the caller's again. Plain TCP goes to the epoll loops, anything else to a pair
+// of goroutines.
+func (e *Engine) Start(client, server Leg, ended func(client, server net.Conn, cause error)) (Link, error) {
+	c, plainClient := client.Conn.(*net.TCPConn)
+	s, plainServer := server.Conn.(*net.TCPConn)
+	if !plainClient || !plainServer {
+		return startPair(client, server, ended), nil
+	}
+	cfd, err := take(c)
+	if err != nil {
+		return nil, err
+	}
+	sfd, err := take(s)
+	if err != nil {
+		unix.Close(cfd)
+		return nil, err
+	}
+	l := e.loops[e.next.Add(1)%uint64(len(e.loops))]
+	k := &link{loop: l, ended: ended}
+	k.client = side{fd: cfd, link: k, peer: &k.server, half: client.Half, in: client.Pending, received: client.Received}
+	k.server = side{fd: sfd, link: k, peer: &k.client, half: server.Half, in: server.Pending, received: server.Received}
+	l.post(func() { l.add(k) })
+	return k, nil
+}
+
+// take moves the socket of c out of the runtime's poller: a duplicate descriptor stays, c is closed. Two pollers on one socket
+// would wake two threads for each message.
+func take(c *net.TCPConn) (int, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, fmt.Errorf("take socket: %w", err)
+	}
+	fd, dupErr := -1, error(nil)
+	if err := raw.Control(func(p uintptr) { fd, dupErr = unix.FcntlInt(p, unix.F_DUPFD_CLOEXEC, 3) }); err != nil {
+		return -1, fmt.Errorf("take socket: %w", err)
+	}
+	if dupErr != nil {
+		return -1, fmt.Errorf("take socket: %w", dupErr)
+	}
+	c.Close() // the duplicate keeps the connection open
+	return fd, nil
+}
+
+// handBack is take's inverse; on failure the socket is closed.
+func handBack(fd int) net.Conn {
+	c, err := fileConn(fd)
+	if err != nil {
+		return closedConn{}
+	}
+	return c
+}
+
+// closedConn stands for a socket that could not be handed back.
+type closedConn struct{ net.Conn }
+
+func (closedConn) Close() error                     { return nil }
+func (closedConn) Read([]byte) (int, error)         { return 0, net.ErrClosed }
+func (closedConn) Write([]byte) (int, error)        { return 0, net.ErrClosed }
+func (closedConn) SetDeadline(time.Time) error      { return net.ErrClosed }
+func (closedConn) SetReadDeadline(time.Time) error  { return net.ErrClosed }
+func (closedConn) SetWriteDeadline(time.Time) error { return net.ErrClosed }
+
+// cause is the first of the errors that tells something.
+func cause(err error, fallback error) error {
+	if err == nil || errors.Is(err, ErrDone) {
+		return fallback
+	}
+	return err
+}

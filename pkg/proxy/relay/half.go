@@ -1,0 +1,72 @@
+package relay
+
+import "errors"
+
+// A Half is one direction of a session: it is offered what one side sent and says what to write. Both halves of a link are
+// never called at the same time.
+type Half interface {
+	// Process consumes a prefix of p, which begins where the last call's consumption ended, and puts into out what is to be
+	// written. An error ends the link after what is in out has been written; ErrDone is the clean one.
+	Process(p []byte, out *Output) (consumed int, err error)
+}
+
+// ErrDone ends a link cleanly.
+var ErrDone = errors.New("relay: done")
+
+// Causes that the package itself gives to a link's end.
+var (
+	ErrClientGone = errors.New("client closed the connection")
+	ErrServerGone = errors.New("server closed the connection")
+	ErrStalled    = errors.New("message not completed in time")
+	ErrShutdown   = errors.New("relay: engine closed")
+)
+
+// Output collects what a Process call wants written. The slices are only referenced until the call's output has been written, so they may
+// point into the input.
+type Output struct {
+	forward [][]byte
+	reply   [][]byte
+
+	// Need, when not 0, is how many bytes a Half must see at once before it can consume anything.
+	Need int
+	// Pause asks not to be called again before the other half has been.
+	Pause bool
+	// Async is work that takes long; it runs elsewhere, and the half is called again, with the same input, when it is done.
+	Async func()
+}
+
+// Forward adds b to what the other side gets.
+func (o *Output) Forward(b []byte) {
+	if len(b) > 0 {
+		o.forward = append(o.forward, b)
+	}
+}
+
+// Reply adds b to what the side that sent the input gets.
+func (o *Output) Reply(b []byte) {
+	if len(b) > 0 {
+		o.reply = append(o.reply, b)
+	}
+}
+
+// Forwarded is what was added by Forward; for tests of a Half.
+func (o *Output) Forwarded() []byte { return join(o.forward) }
+
+// Replied is what was added by Reply; for tests of a Half.
+func (o *Output) Replied() []byte { return join(o.reply) }
+
+func join(segments [][]byte) []byte {
+	var b []byte
+	for _, s := range segments {
+		b = append(b, s...)
+	}
+	return b
+}
+
+// Reset makes the Output empty, keeping its memory.
+func (o *Output) Reset() {
+	clear(o.forward)
+	clear(o.reply)
+	o.forward, o.reply = o.forward[:0], o.reply[:0]
+	o.Need, o.Pause, o.Async = 0, false, nil
+}

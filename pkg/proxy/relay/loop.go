@@ -1,0 +1,187 @@
+package relay
+
+import (
+	"encoding/binary"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	readSize   = 128 << 10 // bytes; one read for each event
+	batch      = 256       // events for each epoll_wait
+	sweepEvery = time.Second
+)
+
+// A loop is one thread with one epoll instance. Everything below runs on that thread alone; others reach it by post.
+type loop struct {
+	epoll, wake int
+	buf         []byte  // what was just read; shared by all links of the loop
+	out         Output  // of the Process call under way
+	sides       []*side // by descriptor
+	links       map[*link]struct{}
+	stopped     bool
+
+	mu    sync.Mutex
+	queue []func()
+}
+
+func newLoop() (*loop, error) {
+	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
+	if err != nil {
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		unix.Close(ep)
+		return nil, os.NewSyscallError("eventfd", err)
+	}
+	l := &loop{epoll: ep, wake: wake, buf: make([]byte, readSize), links: map[*link]struct{}{}}
+	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake)}); err != nil {
+		unix.Close(ep)
+		unix.Close(wake)
+		return nil, os.NewSyscallError("epoll_ctl", err)
+	}
+	return l, nil
+}
+
+// post runs f on the loop's thread, soon.
+func (l *loop) post(f func()) {
+	l.mu.Lock()
+	l.queue = append(l.queue, f)
+	first := len(l.queue) == 1
+	l.mu.Unlock()
+	if first {
+		var one [8]byte
+		binary.NativeEndian.PutUint64(one[:], 1)
+		_, _ = unix.Write(l.wake, one[:]) // full means that a wake-up is due already
+	}
+}
+
+func (l *loop) run() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	events := make([]unix.EpollEvent, batch)
+	swept := time.Now()
+	for !l.stopped {
+		n := l.wait(events)
+		queued := false
+		for i := range n {
+			fd := int(events[i].Fd)
+			if fd == l.wake {
+				queued = true
+				continue
+			}
+			if fd < len(l.sides) && l.sides[fd] != nil {
+				l.sides[fd].ready(events[i].Events)
+			}
+		}
+		// Only here, between two batches, does a descriptor's number get a new meaning.
+		if queued {
+			l.runQueue()
+		}
+		if n < batch || queued {
+			if now := time.Now(); now.Sub(swept) >= sweepEvery {
+				swept = now
+				l.sweep(now)
+			}
+		}
+	}
+	unix.Close(l.epoll)
+	unix.Close(l.wake)
+}
+
+// wait first asks without sleeping: under load there is mostly something, and a sleep costs a wake-up.
+func (l *loop) wait(events []unix.EpollEvent) int {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	if errno == 0 && n > 0 {
+		return int(n)
+	}
+	m, err := unix.EpollWait(l.epoll, events, int(sweepEvery/time.Millisecond))
+	if err != nil {
+		return 0 // EINTR
+	}
+	return m
+}
+
+func (l *loop) runQueue() {
+	var count [8]byte
+	_, _ = unix.Read(l.wake, count[:])
+	l.mu.Lock()
+	queue := l.queue
+	l.queue = nil
+	l.mu.Unlock()
+	for _, f := range queue {
+		f()
+	}
+}
+
+func (l *loop) stop() {
+	for k := range l.links {
+		k.end(ErrShutdown)
+		k.finish()
+	}
+	l.stopped = true
+}
+
+func (l *loop) add(k *link) {
+	if l.stopped {
+		k.cause = ErrShutdown
+		k.finish()
+		return
+	}
+	l.links[k] = struct{}{}
+	for _, s := range []*side{&k.server, &k.client} {
+		for len(l.sides) <= s.fd {
+			l.sides = append(l.sides, nil)
+		}
+		l.sides[s.fd] = s
+		s.events = unix.EPOLLIN
+		if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: s.events, Fd: int32(s.fd)}); err != nil {
+			k.end(os.NewSyscallError("epoll_ctl", err))
+			return
+		}
+	}
+	for _, s := range []*side{&k.server, &k.client} {
+		if len(s.in) > 0 && !k.ending {
+			s.process(s.in)
+		}
+	}
+}
+
+// sweep ends links whose peer left a message unfinished, or does not take the last bytes of an ended one.
+func (l *loop) sweep(now time.Time) {
+	for k := range l.links {
+		switch {
+		case k.ending:
+			if now.After(k.deadline) {
+				k.finish()
+			}
+		case k.client.stalled(now), k.server.stalled(now):
+			k.end(ErrStalled)
+		}
+	}
+}
+
+// read and write do not tell the scheduler: the sockets never block.
+func read(fd int, p []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)))
+	return int(n), errno
+}
+
+func write(fd int, p []byte) (int, syscall.Errno) {
+	n, _, errno := syscall.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_NOSIGNAL, 0, 0)
+	return int(n), errno
+}
+
+func fileConn(fd int) (net.Conn, error) {
+	f := os.NewFile(uintptr(fd), "relayed socket")
+	defer f.Close()
+	return net.FileConn(f)
+}
