@@ -99,6 +99,9 @@ func run(o options) error {
 	if o.threads == 0 {
 		o.threads = runtime.GOMAXPROCS(0)
 	}
+	// A relay thread sleeps in the kernel. While there are idle Ps the runtime leaves it its own, so that it does not have to
+	// find another one at each wake-up.
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + o.threads)
 	engine, err := relay.NewEngine(o.threads)
 	if err != nil {
 		return err

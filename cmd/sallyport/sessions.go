@@ -29,7 +29,9 @@ func newSessionsCommand() *cobra.Command {
 state directory, which belongs to the proxy's user; root may.
 
 What a workload sent is shown with its control characters escaped, so that it can not take over the terminal.`,
+		// With both of these a misspelt command is an error; by itself cobra would print help and be content.
 		Args: cobra.NoArgs,
+		RunE: func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
 	command.AddCommand(newSessionsListCommand(), newSessionsShowCommand(), newSessionsReplayCommand(), newSessionsVerifyCommand())
 	return command

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -130,7 +131,14 @@ func recordSessions(dir string) (ids []string, err error) {
 	}
 	// What a killed writer leaves behind: a copy of the store before it closes.
 	crashed := dir + ".crashed"
-	if err := os.CopyFS(crashed, os.DirFS(dir)); err != nil {
+	err = os.CopyFS(crashed, os.DirFS(dir))
+	for errors.Is(err, os.ErrNotExist) { // a new head of the ledger was just renamed
+		if err := os.RemoveAll(crashed); err != nil {
+			return nil, err
+		}
+		err = os.CopyFS(crashed, os.DirFS(dir))
+	}
+	if err != nil {
 		return nil, err
 	}
 	if err := store.Close(); err != nil {

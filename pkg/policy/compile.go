@@ -19,14 +19,16 @@ const costLimit = 1_000_000
 
 // An Error is what is wrong with one rule.
 type Error struct {
-	// Policy is the policy's name, Field the rule's, such as spec.rules[2].when.
-	Policy, Field string
+	// Policy is the policy's name, Rule the rule's, Field where the expression stands, such as spec.rules[2].when.
+	Policy, Rule, Field string
 	// Message says what, with line and column within the expression.
 	Message string
 }
 
 // Error is the whole of it in a line.
-func (e Error) Error() string { return fmt.Sprintf("policy %s: %s: %s", e.Policy, e.Field, e.Message) }
+func (e Error) Error() string {
+	return fmt.Sprintf("policy %s: rule %s: %s: %s", e.Policy, e.Rule, e.Field, e.Message)
+}
 
 // Errors are all that is wrong with a set of policies.
 type Errors []Error
@@ -62,10 +64,10 @@ type rule struct {
 // Compile compiles every rule of the policies, whose documents are valid. The error is of type Errors and holds all that is wrong.
 func Compile(policies []v1alpha1.AccessPolicy) (*Set, error) {
 	env, err := cel.NewEnv(
-		ext.NativeTypes(reflect.TypeFor[Statement](), reflect.TypeFor[Workload](), reflect.TypeFor[Target](), reflect.TypeFor[Session](),
+		ext.NativeTypes(reflect.TypeFor[Statement](), reflect.TypeFor[workloadFields](), reflect.TypeFor[Target](), reflect.TypeFor[Session](),
 			ext.ParseStructTags(true)),
 		cel.Variable("statement", cel.ObjectType("policy.Statement")),
-		cel.Variable("workload", cel.ObjectType("policy.Workload")),
+		cel.Variable("workload", cel.ObjectType("policy.workloadFields")),
 		cel.Variable("target", cel.ObjectType("policy.Target")),
 		cel.Variable("session", cel.ObjectType("policy.Session")),
 		ext.Strings(), ext.Sets(),
@@ -88,7 +90,7 @@ func Compile(policies []v1alpha1.AccessPolicy) (*Set, error) {
 			if r.When != "" {
 				var problem string
 				if made.when, problem = compileRule(env, r.When); problem != "" {
-					all = append(all, Error{Policy: p.name, Field: fmt.Sprintf("spec.rules[%d].when", i), Message: problem})
+					all = append(all, Error{Policy: p.name, Rule: r.Name, Field: fmt.Sprintf("spec.rules[%d].when", i), Message: problem})
 				}
 			}
 			p.rules = append(p.rules, made)

@@ -37,7 +37,7 @@ func (g Grant) Decide(statement *Statement, subject *Subject) Decision {
 		return Decision{Rule: ruleDefault, Message: "no policy is for this workload and target"}
 	}
 	variables := map[string]any{
-		"statement": statement, "workload": &subject.Workload, "target": &subject.Target, "session": &subject.Session,
+		"statement": statement, "workload": subject.Workload.fields(), "target": &subject.Target, "session": &subject.Session,
 	}
 	for i := range g.rules {
 		r := &g.rules[i]
@@ -60,7 +60,10 @@ func (g Grant) Decide(statement *Statement, subject *Subject) Decision {
 		}
 		return d
 	}
-	return Decision{Policy: strings.Join(g.policies, ","), Rule: ruleDefault, Message: "no rule allows it"}
+	return Decision{
+		Policy: strings.Join(g.policies, ","), Rule: ruleDefault,
+		Message: "no rule of policy " + strings.Join(g.policies, ", ") + " allows it",
+	}
 }
 
 // DecideStatement decides on every unit of one statement: the first denial, else the decision on the outermost unit. searchPath is every schema

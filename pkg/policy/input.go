@@ -2,6 +2,7 @@ package policy
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/sallyport-dev/sallyport/pkg/sql"
 )
@@ -23,10 +24,22 @@ type Statement struct {
 
 // A Workload is who asks: the variable "workload".
 type Workload struct {
+	Name   string
+	Cgroup string
+	UID    uint32
+	Comm   string
+}
+
+// workloadFields is a Workload as rules see it: with a uid that compares with plain numbers.
+type workloadFields struct {
 	Name   string `cel:"name"`
 	Cgroup string `cel:"cgroup"`
-	UID    uint32 `cel:"uid"`
+	UID    int64  `cel:"uid"`
 	Comm   string `cel:"comm"`
+}
+
+func (w Workload) fields() *workloadFields {
+	return &workloadFields{Name: w.Name, Cgroup: w.Cgroup, UID: int64(w.UID), Comm: w.Comm}
 }
 
 // A Target is what is asked: the variable "target".
@@ -49,8 +62,12 @@ type Subject struct {
 	Session  Session
 }
 
+// catalog is the schema of the system's own objects. It is in every search path, mostly without being named there.
+const catalog = "pg_catalog"
+
 // Resolve makes a unit the Statement that rules see. A table that the statement leaves to the search path stands for one of each
-// schema in it; so does a function, and for itself too, since it may be one of pg_catalog.
+// schema in it, and for the system's if its name begins like those; with an empty path it is in the schema "?". A function stands for
+// one of each schema, and for itself, since it may be the system's; the system's are named without a schema.
 func Resolve(u *sql.Unit, searchPath []string) *Statement {
 	s := &Statement{
 		Kind: u.Kind, Verb: u.Verb, Filtered: u.Filtered, Program: u.Program, File: u.File, Role: u.Role, Setting: u.Setting,
@@ -70,7 +87,10 @@ func tables(objects []sql.Object, searchPath []string) []string {
 		for _, schema := range searchPath {
 			names = append(names, schema+"."+o.Name)
 		}
-		if len(searchPath) == 0 {
+		switch {
+		case strings.HasPrefix(o.Name, "pg_"):
+			names = append(names, catalog+"."+o.Name)
+		case len(searchPath) == 0:
 			names = append(names, "?."+o.Name)
 		}
 	}
@@ -81,12 +101,12 @@ func functions(objects []sql.Object, searchPath []string) []string {
 	names := []string{}
 	for _, o := range objects {
 		switch o.Schema {
-		case "pg_catalog":
+		case catalog:
 			names = append(names, o.Name)
 		case "":
 			names = append(names, o.Name)
 			for _, schema := range searchPath {
-				if schema != "pg_catalog" {
+				if schema != catalog {
 					names = append(names, schema+"."+o.Name)
 				}
 			}

@@ -59,7 +59,7 @@ func TestFirstMatchDecides(t *testing.T) {
 		deny("sleep", `"pg_sleep" in statement.functions`),
 		deny("become", `statement.role != "" && statement.role != "reader"`),
 		allow("reports", `statement.kind == "query" && statement.reads.all(t, t in ["public.orders", "public.items"])`),
-		allow("own", `workload.name == "shop" && workload.uid == 1000u && session.database == "shop" && target.protocol == "postgres" && statement.setting == "work_mem"`),
+		allow("own", `workload.name == "shop" && workload.uid == 1000 && session.database == "shop" && target.protocol == "postgres" && statement.setting == "work_mem"`),
 		allow("mine", `statement.writes.exists_one(t, t.startsWith("public.o"))`),
 	))
 	object := func(names ...string) (objects []sql.Object) {

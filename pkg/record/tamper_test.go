@@ -31,7 +31,7 @@ func smallStore(t *testing.T) (dir string, ids []string) {
 
 // Signatures are slow with the race detector; without it, all bytes take seconds.
 const (
-	flipEach = 3
+	flipEach = 5
 	cutEach  = 11
 )
 

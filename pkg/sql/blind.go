@@ -17,7 +17,9 @@ var classes = func() (table [256]class) {
 			table[c] = classWord
 		case isDigit(b):
 			table[c] = classDigit
-		case b == '\'', b == '"', b == '$', b == '.', b == '-', b == '/':
+		case b == '\'':
+			table[c] = classString
+		case b == '"', b == '$', b == '.', b == '-', b == '/':
 			table[c] = classLook
 		}
 	}
@@ -27,11 +29,12 @@ var classes = func() (table [256]class) {
 type class uint8
 
 const (
-	classCopy  class = iota // as it is
-	classStop               // no key
-	classWord               // an identifier begins
-	classDigit              // a number begins
-	classLook               // it depends on what is around
+	classCopy   class = iota // as it is
+	classStop                // no key
+	classWord                // an identifier begins
+	classDigit               // a number begins
+	classString              // a string begins
+	classLook                // it depends on what is around
 )
 
 // blind appends to dst the text with its plain literals replaced by marks of their kind, so that texts which differ in such
@@ -39,70 +42,57 @@ const (
 // quotes, backslashes, strings with a prefix or in several parts, numbers that touch a name or a dot, or are beyond 32 bits, and
 // float(n), which is another type for another n. marked is false when nothing was replaced.
 func blind(dst, text []byte) (key []byte, marked, ok bool) {
+	copied := 0 // text[:copied] is in dst
 	for i := 0; i < len(text); {
 		c := text[i]
+		n, mark := 1, byte(0)
 		switch classes[c] {
 		case classCopy:
-			dst = append(dst, c)
-			i++
 		case classStop:
 			return dst, false, false
 		case classWord:
-			start := i
-			for i++; i < len(text) && partOfName[text[i]]; i++ {
+			for i+n < len(text) && partOfName[text[i+n]] {
+				n++
 			}
-			if i < len(text) && (text[i] >= 0x80 || text[i] == '\'' || text[i] == '$') || i-start == 5 && isFloat(text[start:i]) {
+			if i+n < len(text) && (text[i+n] >= 0x80 || text[i+n] == '\'' || text[i+n] == '$') || n == 5 && isFloat(text[i:i+n]) {
 				return dst, false, false
 			}
-			dst = append(dst, text[start:i]...)
 		case classDigit:
-			n, mark := plainNumber(text[i:])
-			if n == 0 {
-				return dst, false, false
-			}
-			dst = append(dst, mark)
-			i += n
-			marked = true
+			n, mark = plainNumber(text[i:])
+		case classString:
+			n, mark = plainString(text[i:]), markString
 		case classLook:
-			var n int
-			switch c {
-			case '\'':
-				if i > 0 && text[i-1] == '&' {
-					return dst, false, false
-				}
-				if n = plainString(text[i:]); n == 0 {
-					return dst, false, false
-				}
-				dst = append(dst, markString)
-				i += n
-				marked = true
-				continue
-			case '"':
-				if i > 0 && text[i-1] == '&' {
-					return dst, false, false
-				}
-				n = plainQuoted(text[i:])
-			case '$':
-				n = plainParam(text[i:])
-			case '.':
-				n = 1
-				if i+1 < len(text) && (isDigit(text[i+1]) || text[i+1] == '.') {
-					n = 0
-				}
-			case '-', '/':
-				n = 1
-				if i+1 < len(text) && (c == '-' && text[i+1] == '-' || c == '/' && text[i+1] == '*') {
-					n = 0
-				}
-			}
-			if n == 0 {
-				return dst, false, false
-			}
-			dst = append(dst, text[i:i+n]...)
-			i += n
+			n = plainOther(text[i:])
 		}
+		if n == 0 || i > 0 && text[i-1] == '&' && (c == '\'' || c == '"') {
+			return dst, false, false
+		}
+		if mark != 0 {
+			dst = append(dst, text[copied:i]...)
+			dst = append(dst, mark)
+			copied = i + n
+			marked = true
+		}
+		i += n
 	}
-	return dst, marked, true
+	return append(dst, text[copied:]...), marked, true
+}
+
+// plainOther is the length of what p begins with: a quoted name, $1, a dot, minus or slash. It is 0 when that is not plain.
+func plainOther(p []byte) int {
+	next := byte(0)
+	if len(p) > 1 {
+		next = p[1]
+	}
+	switch c := p[0]; {
+	case c == '"':
+		return plainQuoted(p)
+	case c == '$':
+		return plainParam(p)
+	case c == '.' && (isDigit(next) || next == '.'), c == '-' && next == '-', c == '/' && next == '*':
+		return 0
+	}
+	return 1
 }
 
 // partOfName are the bytes of plain identifiers.

@@ -29,6 +29,8 @@ func SafeClientEncoding(name string) bool {
 			b.WriteByte(c | 0x20)
 		case isLetter(c), isDigit(c):
 			b.WriteByte(c)
+		case c >= utf8.RuneSelf:
+			return false
 		}
 	}
 	return safeEncodings[b.String()]

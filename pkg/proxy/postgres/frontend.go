@@ -3,6 +3,7 @@ package postgres
 import (
 	"bytes"
 	"fmt"
+	"time"
 
 	"github.com/sallyport-dev/sallyport/pkg/policy"
 	"github.com/sallyport-dev/sallyport/pkg/proxy/relay"
@@ -21,6 +22,7 @@ type frontend struct {
 	parsed  parsed           // the current message's text, parsed elsewhere
 	refused []byte           // room for what replaces denied messages
 	op      record.Operation // room for what is recorded
+	since   time.Duration    // when the input was read, or its last operation was recorded
 }
 
 // A parsed is what parsing a text elsewhere gave.
@@ -43,6 +45,7 @@ const (
 
 // Process implements relay.Half.
 func (f *frontend) Process(p []byte, out *relay.Output) (int, error) {
+	f.since = sinceStart()
 	off, start := 0, 0 // p[start:off] is to be forwarded
 	for off < len(p) {
 		if f.rest > 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/sallyport-dev/sallyport/pkg/policy"
 	"github.com/sallyport-dev/sallyport/pkg/proxy/relay"
@@ -64,6 +65,7 @@ func (j *fakeJudge) Finish(r *record.Result) {
 }
 func (j *fakeJudge) Note(kind string, _ record.Fragment) { j.notes = append(j.notes, kind) }
 func (j *fakeJudge) Revision() uint64                    { return j.revision }
+func (j *fakeJudge) Added(time.Duration)                 {}
 func (j *fakeJudge) Options() (bool, bool)               { return j.full, j.full }
 
 // noDeletes forbids DELETE and every DDL command.

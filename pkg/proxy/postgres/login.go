@@ -219,18 +219,21 @@ func (u *upstream) begin() error {
 	}
 }
 
-// query runs one query of the proxy's own and returns the first column of its rows.
+// query runs one query of the proxy's own and returns the first column of its rows. Any other message than the query's answer is an
+// error: what a session before left on its way would come here.
 func (u *upstream) query(text string) ([]string, error) {
 	if _, err := u.conn.Write(appendMessage(nil, msgQuery, text)); err != nil {
 		return nil, err
 	}
 	var rows []string
+	complete := false
 	for {
 		typ, body, err := u.read()
 		switch {
 		case err != nil:
 			return nil, err
-		case typ == msgDataRow:
+		case typ == msgRowDescription && !complete:
+		case typ == msgDataRow && !complete:
 			r := reader{p: body}
 			r.uint16()
 			value := r.take(int(r.uint32()))
@@ -238,11 +241,15 @@ func (u *upstream) query(text string) ([]string, error) {
 				return nil, errors.New("malformed DataRow")
 			}
 			rows = append(rows, string(value))
-		case typ == msgReadyForQuery:
+		case typ == msgCommandComplete && !complete:
+			complete = true
+		case typ == msgReadyForQuery && complete:
 			if len(body) != 1 || body[0] != 'I' {
 				return nil, errors.New("the server is not idle")
 			}
 			return rows, nil
+		default:
+			return nil, fmt.Errorf("message %q in answer to a query of the proxy's own", typ)
 		}
 	}
 }

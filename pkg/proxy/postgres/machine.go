@@ -18,6 +18,8 @@ type judge interface {
 	Decide(units []sql.Unit, searchPath []string) policy.Decision
 	// Admit records an operation before it is forwarded; it counts the decision. An error means: do not forward.
 	Admit(op *record.Operation, d policy.Decision) (uint64, error)
+	// Added counts how long it took from reading an operation to having it recorded.
+	Added(d time.Duration)
 	// Finish records how an admitted operation ended.
 	Finish(r *record.Result)
 	// Note records something else.
@@ -104,7 +106,7 @@ func (m *machine) sent(script *sql.Script) (changes []change) {
 		}
 		if st.Prepares != "" {
 			if b := m.statements.get([]byte(st.Prepares)); b != nil {
-				p := &plan{script: script, units: st.Units[1:]}
+				p := innerPlan(script, st)
 				m.statements.send(b, p, m.batch)
 				changes = append(changes, change{b, p})
 			}

@@ -1,6 +1,8 @@
 package postgres
 
 import (
+	"slices"
+
 	"github.com/sallyport-dev/sallyport/pkg/record"
 	"github.com/sallyport-dev/sallyport/pkg/sql"
 )
@@ -17,9 +19,20 @@ type plan struct {
 	script *sql.Script
 	units  []sql.Unit // what EXECUTE of it adds to policy's view
 	text   string     // the full text, where the record is to hold it
+	inner  bool       // PREPARE made it, so it is not all of the script
 
 	parameters record.Fragment // of the last Bind, which mostly serves for the next
 	count      int
+}
+
+// innerPlan is what PREPARE makes.
+func innerPlan(script *sql.Script, st *sql.Statement) *plan {
+	return &plan{script: script, units: st.Units[1:], inner: true}
+}
+
+// nested is true for a prepared EXECUTE, which only a Parse message can make.
+func (p *plan) nested() bool {
+	return !p.inner && slices.ContainsFunc(p.script.Statements, func(st *sql.Statement) bool { return st.Executes != "" })
 }
 
 // size is about how many bytes the plan keeps alive.

@@ -31,7 +31,7 @@ func (f *frontend) query(body []byte, out *relay.Output) (step, error) {
 		return f.refuse(msgQuery, nil, f.noRecord(), policy.Decision{}), nil
 	}
 	e := f.due.push()
-	e.kind, e.op, e.started = dueQuery, seq, sinceStart()
+	e.kind, e.op, e.started = dueQuery, seq, f.since
 	f.track(e, script)
 	f.batch++ // after a failed Query nothing is skipped: what it changes is uncertain to what follows
 	return forward, nil
@@ -44,7 +44,15 @@ func (f *frontend) admit(runs *binding[portal], d policy.Decision) (seq uint64, 
 		return 0, false
 	}
 	seq, err := f.judge.Admit(&f.op, d)
+	f.recorded()
 	return seq, err == nil
+}
+
+// recorded counts the time since the input was read, or since the operation before this one.
+func (f *frontend) recorded() {
+	now := sinceStart()
+	f.judge.Added(now - f.since)
+	f.since = now
 }
 
 func (f *frontend) recordUnrun(except *binding[portal]) bool {
@@ -200,7 +208,7 @@ func (f *frontend) execute(body []byte, out *relay.Output) (step, error) {
 		return f.refuse(msgExecute, refusedName, f.noRecord(), policy.Decision{}), nil
 	}
 	e := f.due.push()
-	e.kind, e.op, e.started = dueExecute, seq, sinceStart()
+	e.kind, e.op, e.started = dueExecute, seq, f.since
 	f.track(e, what.plan.script)
 	return forward, nil
 }
@@ -260,7 +268,7 @@ func (f *frontend) functionCall(body []byte, out *relay.Output) (step, error) {
 		return f.refuse(msgFunctionCall, nil, f.noRecord(), policy.Decision{}), nil
 	}
 	e := f.due.push()
-	e.kind, e.op, e.started = dueFunctionCall, seq, sinceStart()
+	e.kind, e.op, e.started = dueFunctionCall, seq, f.since
 	f.batch++
 	return forward, nil
 }

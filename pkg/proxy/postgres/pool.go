@@ -3,6 +3,7 @@ package postgres
 import (
 	"bufio"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
 	"net"
@@ -10,7 +11,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/sallyport-dev/sallyport/pkg/proxy"
 	"github.com/sallyport-dev/sallyport/pkg/sql"
@@ -89,15 +93,42 @@ func (p *pool) take(key poolKey) *upstream {
 
 // quiet is true when the server has said nothing since the reset: neither goodbye nor a notice to somebody else.
 func (u *upstream) quiet() bool {
+	if !socketQuiet(u.conn) {
+		u.conn.Close()
+		return false
+	}
+	// Nothing came from the network; but TLS may hold what came before.
 	_ = u.conn.SetReadDeadline(time.Unix(1, 0))
-	_, err := u.in.Peek(1)
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
+	if _, err := u.in.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
 		u.conn.Close()
 		return false
 	}
 	_ = u.conn.SetReadDeadline(time.Time{})
 	u.in.Reset(u.conn) // the error is sticky
 	return true
+}
+
+// socketQuiet is true when the socket has nothing to be read, not even its end. A deadline that has passed would not tell: with it
+// the socket is not looked at.
+func socketQuiet(conn net.Conn) bool {
+	if secured, ok := conn.(*tls.Conn); ok {
+		conn = secured.NetConn()
+	}
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return false
+	}
+	quiet := false
+	err = raw.Control(func(fd uintptr) {
+		var one [1]byte
+		_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		quiet = errors.Is(err, unix.EAGAIN)
+	})
+	return err == nil && quiet
 }
 
 // put resets a connection whose session has ended cleanly and keeps it, if the target wants that; else it is closed.
@@ -140,9 +171,6 @@ func (u *upstream) reset(reported map[string]string) bool {
 				u.parameters[i].value = value
 			}
 		}
-	}
-	if u.conn == (net.Conn)(nil) {
-		return false
 	}
 	_ = u.conn.SetDeadline(time.Now().Add(resetTimeout))
 	u.in = bufio.NewReaderSize(u.conn, 8<<10)

@@ -31,6 +31,7 @@ func (f *frontend) denyStatement(typ byte, name []byte, words *denial, d policy.
 	if _, err := f.judge.Admit(op, d); err != nil {
 		words = f.noRecord()
 	}
+	f.recorded()
 	return f.refuse(typ, name, words, d)
 }
 

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -78,7 +79,7 @@ func (p *Protocol) Serve(ctx context.Context, c *proxy.Connection) {
 			return
 		}
 	}
-	p.relay(s, st, client, u, key)
+	p.relay(ctx, s, st, client, u, key)
 }
 
 // refuse ends a connection that is no session.
@@ -168,12 +169,13 @@ func welcome(st *startup, u *upstream, key cancelKey) []byte {
 	return append(b, msgReadyForQuery, 0, 0, 0, 5, 'I')
 }
 
-// relay is the session's steady state; it returns when the session has ended.
-func (p *Protocol) relay(s *proxy.Session, st *startup, client net.Conn, u *upstream, pooled poolKey) {
+// relay is the session's steady state; it returns when the session has ended, which the end of ctx makes happen.
+func (p *Protocol) relay(ctx context.Context, s *proxy.Session, st *startup, client net.Conn, u *upstream, pooled poolKey) {
 	key, remove := p.cancels.add(&cancelable{
 		workload: s.Workload.ID, generation: s.Workload.Generation,
 		cancel: func(ctx context.Context) { cancelUpstream(ctx, s.Dial, u, p.log.With(zap.String("session", s.ID))) },
 	})
+	remove = sync.OnceFunc(remove)
 	defer remove()
 	if _, err := client.Write(welcome(st, u, key)); err != nil {
 		u.close()
@@ -204,7 +206,10 @@ func (p *Protocol) relay(s *proxy.Session, st *startup, client net.Conn, u *upst
 		return
 	}
 	s.OnDrain(func() { link.Inject(m.Drain) })
+	stop := context.AfterFunc(ctx, func() { link.Inject(m.Cut) })
 	cause := <-ended
+	stop()
+	remove() // before another session has the connection
 	client.Close()
 	reusable := m.ended && m.idle()
 	m.Abandon()

@@ -274,7 +274,10 @@ func terminate(client net.Conn, serverTLS *tls.Config, direct bool) (net.Conn, e
 	if err == nil && direct && c.ConnectionState().NegotiatedProtocol != "postgresql" {
 		err = errors.New("direct TLS without ALPN postgresql")
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return nil, startupReadError(err)
+	case err != nil:
 		return nil, &startupError{reason: proxy.ReasonTLS, cause: fmt.Errorf("tls with the client: %w", err)}
 	}
 	return c, nil

@@ -49,6 +49,8 @@ type consideration struct {
 	all    bool             // … and whether they deallocate all
 	bytes  int              // of executes
 	rules  bool             // a rule has allowed a statement
+	// depends is true when the verdict depends on what is prepared, so that it holds only this once.
+	depends bool
 }
 
 // consider is the verdict on a script in this session. With a wait it is nil, and has to be asked for again.
@@ -80,7 +82,7 @@ func (m *machine) consider(script *sql.Script) (*verdict, hold) {
 	v := c.verdict
 	v.statement = statementFragment(script.Normalised, script.Fingerprint, v.executes...)
 	v.fragment = decisionFragment(v.decision)
-	if v.executes == nil {
+	if !c.depends {
 		m.verdicts[script] = v
 		m.verdictBytes += v.plan.size() + len(v.statement)
 	}
@@ -92,6 +94,7 @@ func (m *machine) consider(script *sql.Script) (*verdict, hold) {
 func (m *machine) considerStatement(c *consideration, st *sql.Statement) bool {
 	units := st.Units
 	if st.Executes != "" {
+		c.depends = true
 		p, d, known := m.executed(c, st.Executes)
 		switch {
 		case !known:
@@ -142,7 +145,7 @@ func (c *consideration) note(st *sql.Statement) {
 	case st.Deallocates != "":
 		c.names[st.Deallocates] = nil
 	case st.Prepares != "":
-		c.names[st.Prepares] = &plan{script: c.script, units: st.Units[1:]}
+		c.names[st.Prepares] = innerPlan(c.script, st)
 	}
 }
 
@@ -164,10 +167,8 @@ func (m *machine) executed(c *consideration, name string) (p *plan, d *denial, k
 	if p == nil || !certainName(name) {
 		return nil, m.noSuchStatement(name), true
 	}
-	for _, st := range p.script.Statements {
-		if st.Executes != "" && st.Prepares == "" { // it was prepared by a Parse message, and what it runs may be another thing by now
-			return nil, m.nestedExecute(name), true
-		}
+	if p.nested() { // what it runs may be another thing by now
+		return nil, m.nestedExecute(name), true
 	}
 	return p, nil, true
 }

@@ -20,13 +20,24 @@ const flushTimeout = 5 * time.Second
 type Engine struct {
 	loops []*loop
 	next  atomic.Uint64
+	times times
+}
+
+// times are how long peers may take.
+type times struct {
+	stall time.Duration // with a message that must be seen whole
+	flush time.Duration // with the last bytes of an ended link
 }
 
 // NewEngine starts threads epoll loops.
 func NewEngine(threads int) (*Engine, error) {
-	e := &Engine{}
+	return newEngine(threads, times{stall: StallTimeout, flush: flushTimeout})
+}
+
+func newEngine(threads int, times times) (*Engine, error) {
+	e := &Engine{times: times}
 	for range max(threads, 1) {
-		l, err := newLoop()
+		l, err := newLoop(times)
 		if err != nil {
 			e.Close()
 			return nil, err
@@ -37,7 +48,7 @@ func NewEngine(threads int) (*Engine, error) {
 	return e, nil
 }
 
-// Close ends every link with ErrShutdown and stops the loops.
+// Close ends every link of the loops with ErrShutdown and stops them. What is started afterwards ends at once.
 func (e *Engine) Close() {
 	for _, l := range e.loops {
 		l.post(l.stop)
@@ -65,13 +76,13 @@ type Link interface {
 }
 
 // Start relays between client and server until either ends, then calls ended, once, on a goroutine of its own, with the
-// cause and with the two connections, which are the caller's again. Plain TCP goes to the epoll loops, anything else to a pair
-// of goroutines.
+// cause and with the two connections, which are the caller's again. The server's is closed where bytes that it sent were read
+// and not processed: nobody could use it on. Plain TCP goes to the epoll loops, anything else to a pair of goroutines.
 func (e *Engine) Start(client, server Leg, ended func(client, server net.Conn, cause error)) (Link, error) {
 	c, plainClient := client.Conn.(*net.TCPConn)
 	s, plainServer := server.Conn.(*net.TCPConn)
 	if !plainClient || !plainServer {
-		return startPair(client, server, ended), nil
+		return startPair(client, server, e.times, ended), nil
 	}
 	cfd, err := take(c)
 	if err != nil {
@@ -86,7 +97,9 @@ func (e *Engine) Start(client, server Leg, ended func(client, server net.Conn, c
 	k := &link{loop: l, ended: ended}
 	k.client = side{fd: cfd, link: k, peer: &k.server, half: client.Half, in: client.Pending, received: client.Received}
 	k.server = side{fd: sfd, link: k, peer: &k.client, half: server.Half, in: server.Pending, received: server.Received}
-	l.post(func() { l.add(k) })
+	if !l.post(func() { l.add(k) }) {
+		go ended(handBack(cfd), handBack(sfd), ErrShutdown)
+	}
 	return k, nil
 }
 

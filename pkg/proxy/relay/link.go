@@ -49,6 +49,7 @@ func (s *side) ready(events uint32) {
 		if events&(unix.EPOLLIN|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
 			s.receive()
 		}
+	case s.link.finished: // the descriptor is the caller's again
 	case events&(unix.EPOLLHUP|unix.EPOLLERR) != 0: // reported whether asked for or not
 		s.out = nil
 		if s.link.ending {
@@ -66,7 +67,8 @@ func (s *side) receive() {
 	l := s.link.loop
 	buf := l.buf
 	if s.need > len(buf)/2 || len(s.in) > len(buf)/2 { // a message larger than the shared buffer gets one of its own
-		if room := max(s.need, len(s.in)+readSize/2); cap(s.in) < room {
+		// It grows with what has come: what a peer announces costs nothing.
+		if room := min(max(s.need, len(s.in)+readSize/2), 2*len(s.in)+readSize/2); cap(s.in) < room {
 			grown := make([]byte, len(s.in), room)
 			copy(grown, s.in)
 			s.in = grown
@@ -156,7 +158,7 @@ func (s *side) keep(rest []byte, progress bool) {
 }
 
 func (s *side) stalled(now time.Time) bool {
-	return len(s.in) > 0 && s.wantsInput() && now.Sub(s.since) > StallTimeout
+	return len(s.in) > 0 && s.wantsInput() && now.Sub(s.since) > s.link.loop.times.stall
 }
 
 // send writes the segments to the side's socket, and keeps what it does not take.
@@ -215,6 +217,9 @@ func (s *side) arm() {
 	if want == s.events || s.link.finished {
 		return
 	}
+	if want&^s.events&unix.EPOLLIN != 0 && len(s.in) > 0 {
+		s.since = time.Now() // the peer could not go on before
+	}
 	s.events = want
 	if err := unix.EpollCtl(s.link.loop.epoll, unix.EPOLL_CTL_MOD, s.fd, &unix.EpollEvent{Events: want, Fd: int32(s.fd)}); err != nil {
 		s.link.end(os.NewSyscallError("epoll_ctl", err))
@@ -226,7 +231,7 @@ func (k *link) end(err error) {
 	if k.ending {
 		return
 	}
-	k.ending, k.cause, k.deadline = true, err, time.Now().Add(flushTimeout)
+	k.ending, k.cause, k.deadline = true, err, time.Now().Add(k.loop.times.flush)
 	k.client.arm()
 	k.server.arm()
 	// Not at once: the caller may be in the middle of a side's work.
@@ -254,8 +259,14 @@ func (k *link) finish() {
 			_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, s.fd, nil)
 		}
 	}
-	client, server, why := k.client.fd, k.server.fd, k.cause
-	go func() { k.ended(handBack(client), handBack(server), why) }()
+	client, server, why, lost := k.client.fd, k.server.fd, k.cause, len(k.server.in) > 0
+	go func() {
+		c, s := handBack(client), handBack(server)
+		if lost {
+			s.Close()
+		}
+		k.ended(c, s, why)
+	}()
 }
 
 // Inject implements Link.

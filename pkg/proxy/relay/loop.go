@@ -26,13 +26,15 @@ type loop struct {
 	out         Output  // of the Process call under way
 	sides       []*side // by descriptor
 	links       map[*link]struct{}
+	times       times
 	stopped     bool
 
-	mu    sync.Mutex
-	queue []func()
+	mu     sync.Mutex
+	queue  []func()
+	closed bool // the descriptors are: their numbers may be another's
 }
 
-func newLoop() (*loop, error) {
+func newLoop(times times) (*loop, error) {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -42,7 +44,7 @@ func newLoop() (*loop, error) {
 		unix.Close(ep)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	l := &loop{epoll: ep, wake: wake, buf: make([]byte, readSize), links: map[*link]struct{}{}}
+	l := &loop{epoll: ep, wake: wake, buf: make([]byte, readSize), links: map[*link]struct{}{}, times: times}
 	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake)}); err != nil {
 		unix.Close(ep)
 		unix.Close(wake)
@@ -51,17 +53,20 @@ func newLoop() (*loop, error) {
 	return l, nil
 }
 
-// post runs f on the loop's thread, soon.
-func (l *loop) post(f func()) {
+// post runs f on the loop's thread, soon; it is false when the loop has ended.
+func (l *loop) post(f func()) bool {
 	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
 	l.queue = append(l.queue, f)
-	first := len(l.queue) == 1
-	l.mu.Unlock()
-	if first {
+	if len(l.queue) == 1 {
 		var one [8]byte
 		binary.NativeEndian.PutUint64(one[:], 1)
 		_, _ = unix.Write(l.wake, one[:]) // full means that a wake-up is due already
 	}
+	return true
 }
 
 func (l *loop) run() {
@@ -86,28 +91,30 @@ func (l *loop) run() {
 		if queued {
 			l.runQueue()
 		}
-		if n < batch || queued {
-			if now := time.Now(); now.Sub(swept) >= sweepEvery {
-				swept = now
-				l.sweep(now)
-			}
+		if now := time.Now(); now.Sub(swept) >= sweepEvery {
+			swept = now
+			l.sweep(now)
 		}
 	}
+	l.mu.Lock()
+	l.closed = true
+	queue := l.queue
+	l.queue = nil
 	unix.Close(l.epoll)
 	unix.Close(l.wake)
+	l.mu.Unlock()
+	for _, f := range queue { // a link that was added meanwhile has to end too
+		f()
+	}
 }
 
-// wait first asks without sleeping: under load there is mostly something, and a sleep costs a wake-up.
+// wait sleeps until there are events, or until the next sweep is due.
 func (l *loop) wait(events []unix.EpollEvent) int {
-	n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(l.epoll), uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
-	if errno == 0 && n > 0 {
-		return int(n)
-	}
-	m, err := unix.EpollWait(l.epoll, events, int(sweepEvery/time.Millisecond))
+	n, err := unix.EpollWait(l.epoll, events, int(sweepEvery/time.Millisecond))
 	if err != nil {
 		return 0 // EINTR
 	}
-	return m
+	return n
 }
 
 func (l *loop) runQueue() {

@@ -13,24 +13,29 @@ const pairReadSize = 16 << 10 // bytes; a TLS record
 // A pair relays one link with a goroutine for each direction.
 type pair struct {
 	client, server net.Conn
+	times          times
+	running        sync.WaitGroup // both directions, and what Inject writes
 
 	mu       sync.Mutex // held while a half runs
 	progress *sync.Cond // a half ran, or the pair ends
 	ran      [2]uint64  // how often each half ran
 	seen     [2]uint64  // what ran[other] was when each half last ran
 	cause    error      // why the pair ends
+	lost     bool       // bytes of the server's were read and not processed
 
 	toClient sync.Mutex // held while the client is written to
 }
 
-func startPair(client, server Leg, ended func(client, server net.Conn, cause error)) Link {
-	p := &pair{client: client.Conn, server: server.Conn}
+func startPair(client, server Leg, times times, ended func(client, server net.Conn, cause error)) Link {
+	p := &pair{client: client.Conn, server: server.Conn, times: times}
 	p.progress = sync.NewCond(&p.mu)
-	var both sync.WaitGroup
-	both.Go(func() { p.pump(0, client, server.Conn, ErrClientGone) })
-	both.Go(func() { p.pump(1, server, client.Conn, ErrServerGone) })
+	p.running.Go(func() { p.pump(0, client, server.Conn, ErrClientGone) })
+	p.running.Go(func() { p.lost = p.pump(1, server, client.Conn, ErrServerGone) > 0 })
 	go func() {
-		both.Wait()
+		p.running.Wait()
+		if p.lost {
+			p.server.Close()
+		}
 		for _, c := range []net.Conn{p.client, p.server} {
 			_ = c.SetDeadline(time.Time{})
 		}
@@ -43,6 +48,10 @@ func startPair(client, server Leg, ended func(client, server net.Conn, cause err
 func (p *pair) end(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.endLocked(err)
+}
+
+func (p *pair) endLocked(err error) {
 	if p.cause != nil {
 		return
 	}
@@ -50,38 +59,50 @@ func (p *pair) end(err error) {
 	p.progress.Broadcast()
 	for _, c := range []net.Conn{p.client, p.server} {
 		_ = c.SetReadDeadline(time.Unix(1, 0))
-		_ = c.SetWriteDeadline(time.Now().Add(flushTimeout))
+		_ = c.SetWriteDeadline(time.Now().Add(p.times.flush))
 	}
 }
 
-func (p *pair) pump(me int, from Leg, to net.Conn, gone error) {
+// pump relays one direction; in the end it gives the number of bytes that it read and did not process.
+func (p *pair) pump(me int, from Leg, to net.Conn, gone error) int {
 	buf := make([]byte, max(pairReadSize, len(from.Pending)))
 	n := copy(buf, from.Pending)
 	var out Output
+	var since time.Time // when what is in buf began to wait for more
 	for {
 		if n > 0 {
 			consumed, err := p.step(me, from, to, buf[:n], &out)
 			n = copy(buf, buf[consumed:n])
 			if err != nil {
 				p.end(err)
-				return
+				return n
 			}
 			if out.Pause || out.Async != nil {
 				if !p.await(me, out.Async) {
-					return
+					return n
 				}
+				since = time.Time{}
 				continue
 			}
+			if consumed > 0 {
+				since = time.Time{}
+			}
 		}
-		if need := max(out.Need, n+pairReadSize/2); need > len(buf) {
-			buf = append(buf, make([]byte, need-len(buf))...)
+		switch {
+		case n == 0 && len(buf) > 4*pairReadSize:
+			buf = make([]byte, pairReadSize)
+		case n > len(buf)-pairReadSize/2: // it grows with what has come: what a peer announces costs nothing
+			buf = append(buf[:n], make([]byte, min(max(out.Need-n, pairReadSize), n+pairReadSize))...)
 		}
 		var deadline time.Time
 		if n > 0 {
-			deadline = time.Now().Add(StallTimeout)
+			if since.IsZero() {
+				since = time.Now()
+			}
+			deadline = since.Add(p.times.stall)
 		}
 		if !p.setReadDeadline(from.Conn, deadline) {
-			return
+			return n
 		}
 		m, err := from.Conn.Read(buf[n:])
 		n += m
@@ -90,10 +111,10 @@ func (p *pair) pump(me int, from Leg, to net.Conn, gone error) {
 			from.Received.Add(float64(m))
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			p.end(ErrStalled) // or the pair has ended, and this changes nothing
-			return
+			return n
 		case err != nil:
 			p.end(gone)
-			return
+			return n
 		}
 	}
 }
@@ -113,6 +134,9 @@ func (p *pair) step(me int, from Leg, to net.Conn, data []byte, out *Output) (in
 	}
 	p.seen[me] = p.ran[1-me]
 	p.progress.Broadcast()
+	if err != nil {
+		p.endLocked(err) // first, so that a client that reads nothing does not hold up the end
+	}
 	writesClient := me == 1 || len(out.reply) > 0
 	if writesClient {
 		p.toClient.Lock()
@@ -172,15 +196,19 @@ func (p *pair) Inject(f func(out *Output) error) {
 			p.mu.Unlock()
 			return
 		}
+		p.running.Add(1) // not from 0: both directions run until there is a cause
+		defer p.running.Done()
 		err := f(&out)
-		p.toClient.Lock()
+		if err != nil {
+			p.endLocked(err)
+		}
+		if len(out.forward) > 0 {
+			p.toClient.Lock()
+			defer p.toClient.Unlock()
+		}
 		p.mu.Unlock()
 		for _, b := range out.forward {
 			_, _ = p.client.Write(b) // the link ends next, or its own write will tell
-		}
-		p.toClient.Unlock()
-		if err != nil {
-			p.end(err)
 		}
 	}()
 }
