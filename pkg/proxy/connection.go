@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -11,14 +10,10 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/sallyport-dev/sallyport/pkg/api/v1alpha1"
-	"github.com/sallyport-dev/sallyport/pkg/credential"
 	"github.com/sallyport-dev/sallyport/pkg/handoff"
 	"github.com/sallyport-dev/sallyport/pkg/policy"
 	"github.com/sallyport-dev/sallyport/pkg/record"
 )
-
-// leaseTimeout is how long a session waits for its credential.
-const leaseTimeout = 10 * time.Second
 
 // Reasons for which a connection is refused; values of the metric's label.
 const (
@@ -136,9 +131,8 @@ func (r *Refusal) Error() string {
 	return r.Message
 }
 
-// Authorize makes the connection a session: a policy that lets the workload use the target, a record that is being written, and a
-// lease. On a Refusal the caller tells the client and calls Refuse.
-func (c *Connection) Authorize(ctx context.Context, startup Startup) (*Session, *Refusal) {
+// Authorize makes the connection a session: a policy lets the workload use the target, and a record is being written. On a Refusal the caller tells the client and calls Refuse.
+func (c *Connection) Authorize(startup Startup) (*Session, *Refusal) {
 	s := &Session{Connection: c, startup: startup}
 	target := c.Target.Metadata.Name
 	if !s.renew(c.documents) {
@@ -150,16 +144,6 @@ func (c *Connection) Authorize(ctx context.Context, startup Startup) (*Session, 
 		return nil, &Refusal{Reason: ReasonRecord, Message: "the record of the session can not be written", cause: err}
 	}
 	s.ID = s.record.ID()
-	issuing, cancel := context.WithTimeout(ctx, leaseTimeout)
-	defer cancel()
-	source := c.Target.Spec.Credential
-	s.Lease, err = c.documents.sources.Issue(issuing, source, credential.Request{Workload: c.Workload.Name, Target: target, Session: s.ID})
-	if err != nil {
-		c.proxy.Metrics.leaseErrors.WithLabelValues(source).Inc()
-		s.end(ReasonLease)
-		return nil, &Refusal{Reason: ReasonLease, Message: fmt.Sprintf("credential source %s issued no credential", source), cause: err}
-	}
-	c.proxy.Metrics.leases.WithLabelValues(source).Inc()
 	c.proxy.add(s)
 	c.proxy.Metrics.sessions.WithLabelValues(target).Inc()
 	return s, nil

@@ -14,7 +14,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/sallyport-dev/sallyport/pkg/api/v1alpha1"
-	"github.com/sallyport-dev/sallyport/pkg/credential"
 	"github.com/sallyport-dev/sallyport/pkg/pki"
 	"github.com/sallyport-dev/sallyport/pkg/policy"
 	"github.com/sallyport-dev/sallyport/pkg/record"
@@ -24,15 +23,12 @@ import (
 // dialTimeout bounds the TCP connection to an upstream.
 const dialTimeout = 10 * time.Second
 
-// A Session is an authorized connection: it has a record, a lease and a say on every operation. Its methods, but those that say
+// A Session is an authorized connection: it has a record and a say on every operation. Its methods, but those that say
 // otherwise, are called by one goroutine at a time.
 type Session struct {
 	*Connection
 	// ID names the session everywhere.
-	ID string
-	// Lease is the upstream credential.
-	Lease *credential.Lease
-
+	ID      string
 	startup Startup
 	record  *record.Session
 	subject policy.Subject
@@ -173,7 +169,7 @@ func (s *Session) Pool() (size int, idle time.Duration) {
 func (s *Session) PoolIdentity() []string {
 	return []string{
 		s.Workload.Cgroup, strconv.FormatUint(s.Workload.ID, 10), strconv.FormatUint(s.Workload.Generation, 10),
-		s.Target.Metadata.Name, s.UpstreamAddress(), s.Lease.Source, s.Lease.Username, strconv.FormatUint(s.documents.serial, 10),
+		s.Target.Metadata.Name, s.UpstreamAddress(), s.Target.Spec.Credential, strconv.FormatUint(s.documents.serial, 10),
 	}
 }
 
@@ -198,17 +194,11 @@ func (s *Session) drain() {
 	}
 }
 
-// Close ends the session: the lease goes back, the record is sealed. Only the first call counts.
+// Close ends the session: its record is sealed. Only the first call counts.
 func (s *Session) Close(reason string) {
 	s.once.Do(func() {
 		s.proxy.remove(s)
 		s.proxy.Metrics.sessions.WithLabelValues(s.Target.Metadata.Name).Dec()
-		ctx, cancel := context.WithTimeout(context.Background(), leaseTimeout)
-		defer cancel()
-		if err := s.Lease.Release(ctx); err != nil {
-			s.proxy.Metrics.leaseErrors.WithLabelValues(s.Lease.Source).Inc()
-			s.proxy.Log.Error("lease not released", zap.String("session", s.ID), zap.String("source", s.Lease.Source), zap.Error(err))
-		}
 		s.end(reason)
 	})
 }

@@ -55,13 +55,10 @@ var hostile = map[string]func(n int) string{
 	"list":                chain("SELECT a IN (1", ",1", ")"),
 	"columns":             chain("SELECT a", ",a"),
 	"rows of VALUES":      chain("INSERT INTO t VALUES (1,'a')", ",(1,'a')"),
-	"tables":              chain("SELECT * FROM a", ",a"),
 	"WITH queries":        chain("WITH a AS (SELECT 1)", ",a AS (SELECT 1)", " SELECT 1"),
 	"statements":          chain("SELECT 1", ";SELECT 1"),
 	"empty statements":    chain("", ";"),
 	"OR":                  chain("SELECT 1 WHERE a=1", " OR a=1"),
-	"set items":           chain("UPDATE t SET a=1", ",a=1"),
-	"drops":               chain("DROP TABLE a", ",a"),
 	"set columns":         chain("EXPLAIN SELECT set", ",set"),
 	"secrets":             chain("EXPLAIN SELECT set", ",set token=1,dblink(1)"),
 	"a long list deep down": func(n int) string {
@@ -115,7 +112,6 @@ func tryShape(t *testing.T, name string, shape func(int) string) {
 		text := shape(n)
 		start := time.Now()
 		script, err := Parse(text)
-		println(name, n, time.Since(start).String())
 		if took := time.Since(start); took > patience {
 			t.Errorf("%s: %d bytes took %v", name, len(text), took)
 		}

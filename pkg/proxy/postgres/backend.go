@@ -20,6 +20,9 @@ type backend struct {
 
 // Process implements relay.Half.
 func (b *backend) Process(p []byte, out *relay.Output) (int, error) {
+	if b.reset == resetting {
+		return b.resetAnswer(p, out)
+	}
 	off, start := 0, 0 // p[start:off] is to be forwarded
 	defer func() { b.serverMid, b.backendMid = b.rest > 0, b.rest > 0 && !b.drop }()
 	for off < len(p) {

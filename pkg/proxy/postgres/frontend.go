@@ -45,9 +45,12 @@ const (
 
 // Process implements relay.Half.
 func (f *frontend) Process(p []byte, out *relay.Output) (int, error) {
+	if f.ended {
+		return len(p), nil // what follows Terminate is nobody's
+	}
 	f.since = sinceStart()
 	off, start := 0, 0 // p[start:off] is to be forwarded
-	for off < len(p) {
+	for off < len(p) && !f.ended {
 		if f.rest > 0 {
 			n := min(f.rest, len(p)-off)
 			if f.drop {
@@ -161,6 +164,10 @@ func (f *frontend) message(typ byte, p []byte, size int, out *relay.Output) (ste
 		return forward, nil
 	case msgTerminate:
 		f.ended = true
+		if f.keep && f.idle() {
+			f.beginReset(out)
+			return skip, nil
+		}
 		return skip, relay.ErrDone
 	}
 	return forward, nil // Flush, CopyData

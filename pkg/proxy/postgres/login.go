@@ -3,6 +3,7 @@ package postgres
 import (
 	"bufio"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -30,6 +31,9 @@ type upstream struct {
 	parameters []setting     // as reported, in order
 	key        cancelKey     // the server's own
 	schemas    []string      // the search path at login
+	lease      *proxy.Lease
+	proof      [sha256.Size]byte // of the credential that the server accepted
+	proven     time.Time         // when that was last known to be the source's
 }
 
 // A loginError is why no session with the server came about.
@@ -42,15 +46,16 @@ type loginError struct {
 // Error implements error.
 func (e *loginError) Error() string { return e.cause.Error() }
 
-// login connects to the target with the session's lease.
-func login(ctx context.Context, s *proxy.Session, st *startup) (*upstream, *loginError) {
+// login connects to the target with a lease, which is the connection's from then on.
+func login(ctx context.Context, s *proxy.Session, st *startup, lease *proxy.Lease) (*upstream, *loginError) {
 	ctx, cancel := context.WithTimeout(ctx, loginTimeout)
 	defer cancel()
-	u := &upstream{}
+	u := &upstream{lease: lease, proof: proofOf(lease), proven: time.Now()}
 	fail := func(reason, code, what string, err error) (*upstream, *loginError) {
 		if u.conn != nil {
 			u.conn.Close()
 		}
+		lease.Close()
 		err = fmt.Errorf("target %s %s: %w", s.Target.Metadata.Name, what, err)
 		var own *serverError
 		if errors.As(err, &own) && own.forClient() {
@@ -80,7 +85,7 @@ func login(ctx context.Context, s *proxy.Session, st *startup) (*upstream, *logi
 	for name, value := range st.parameters {
 		parameters[name] = value
 	}
-	parameters["user"], parameters["database"] = s.Lease.Username, st.database()
+	parameters["user"], parameters["database"] = lease.Username, st.database()
 	message, err := (&pgproto3.StartupMessage{ProtocolVersion: protocolVersion3, Parameters: parameters}).Encode(nil)
 	if err != nil {
 		return fail(proxy.ReasonLogin, codeProtocolViolation, "can not be asked for this session", err)
@@ -92,11 +97,11 @@ func login(ctx context.Context, s *proxy.Session, st *startup) (*upstream, *logi
 	unfit := func(code string, err error) (*upstream, *loginError) {
 		var own *serverError
 		if errors.As(err, &own) && !own.forClient() {
-			return fail(proxy.ReasonLogin, own.code, fmt.Sprintf("refused the credential of source %s", s.Lease.Source), err)
+			return fail(proxy.ReasonLogin, own.code, fmt.Sprintf("refused the credential of source %s", lease.Source), err)
 		}
 		return fail(proxy.ReasonLogin, code, "could not be logged in to", err)
 	}
-	if err := u.authenticate(s.Lease, s.UpstreamVerified()); err != nil {
+	if err := u.authenticate(lease.Lease, s.UpstreamVerified()); err != nil {
 		return unfit(codeInvalidAuthorization, err)
 	}
 	if err := u.begin(); err != nil {
@@ -256,6 +261,9 @@ func (u *upstream) query(text string) ([]string, error) {
 
 // pending is what was read from the connection and not used.
 func (u *upstream) pending() []byte {
+	if u.in == nil { // it was kept by the pool
+		return nil
+	}
 	p, _ := u.in.Peek(u.in.Buffered())
 	return p
 }
@@ -265,4 +273,5 @@ func (u *upstream) close() {
 	_ = u.conn.SetDeadline(time.Now().Add(time.Second))
 	_, _ = u.conn.Write([]byte{msgTerminate, 0, 0, 0, 4})
 	u.conn.Close()
+	u.lease.Close()
 }

@@ -54,7 +54,9 @@ type machine struct {
 	backendMid bool               // the client has seen only a part of a server's message
 	serverMid  bool               // a server's message has not come wholly
 	draining   bool
-	ended      bool // the client said Terminate
+	ended      bool       // the client said Terminate
+	keep       bool       // the connection is to be kept for another session
+	reset      resetStage // for that
 
 	searchPath []string // every schema that an unqualified name may resolve to
 	role       string   // what "$user" in a search path stands for
@@ -73,7 +75,7 @@ type machine struct {
 // Drain ends the session at the next moment at which nothing is lost by it; for relay.Link.Inject.
 func (m *machine) Drain(out *relay.Output) error {
 	m.draining = true
-	if !m.idle() {
+	if m.reset != notReset || !m.idle() {
 		return nil
 	}
 	return m.Cut(out)
@@ -81,7 +83,7 @@ func (m *machine) Drain(out *relay.Output) error {
 
 // Cut ends the session now; for relay.Link.Inject.
 func (m *machine) Cut(out *relay.Output) error {
-	if !m.backendMid {
+	if !m.backendMid && !m.ended {
 		out.Forward(m.encode(shutdown(m.session)))
 	}
 	return relay.ErrDone

@@ -2,63 +2,47 @@ package postgres
 
 import (
 	"bufio"
+	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
-	"encoding/hex"
 	"errors"
-	"net"
 	"os"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/sallyport-dev/sallyport/pkg/proxy"
+	"github.com/sallyport-dev/sallyport/pkg/proxy/relay"
 	"github.com/sallyport-dev/sallyport/pkg/sql"
 )
 
-// resetQuery undoes all that a session can have left behind ("DISCARD ALL" in the manual says what it does).
-const resetQuery = "DISCARD ALL\x00"
+// proofAge is how old the knowledge may be that a kept connection's credential is still the source's.
+const proofAge = time.Second
 
-// resetTimeout bounds the reset of a connection between two sessions.
-const resetTimeout = 5 * time.Second
-
-// A poolKey is everything that two sessions must have in common to use one connection in turn: the same workload, the same
-// target and credential, the same startup. Zero Size means that the target keeps no connections.
+// A poolKey is everything that two sessions must have in common to use one connection in turn: the same workload, target,
+// credential source and documents, the same startup. The zero size means that the target keeps no connections.
 type poolKey struct {
 	id   string
 	size int
 	idle time.Duration
 }
 
-// poolKeyOf hashes, so that no password is kept here.
 func poolKeyOf(s *proxy.Session, st *startup, settings []sql.Unit) poolKey {
 	size, idle := s.Pool()
-	if size == 0 || len(settings) > 0 { // a setting of the startup survives no reset exactly as it was
+	if size == 0 || len(settings) > 0 { // what policy had to decide on is not handed on
 		return poolKey{}
 	}
-	h := sha256.New()
-	write := func(parts ...string) {
-		for _, p := range parts {
-			h.Write([]byte(strings.ReplaceAll(p, "\x00", "\x00\x01")))
-			h.Write([]byte{0, 0})
-		}
-	}
-	write(s.PoolIdentity()...)
-	h.Write(s.Lease.Password.Reveal())
+	parts := append(s.PoolIdentity(), st.database())
 	var parameters []string
 	for name, value := range st.parameters {
-		if name != "user" {
+		if name != "user" && name != "database" {
 			parameters = append(parameters, name+"="+value)
 		}
 	}
 	slices.Sort(parameters)
-	write(parameters...)
-	write(st.database())
-	return poolKey{id: hex.EncodeToString(h.Sum(nil)), size: size, idle: idle}
+	return poolKey{id: strings.Join(append(parts, parameters...), "\x00"), size: size, idle: idle} // none of them can hold a NUL
 }
 
 // A pool keeps connections between sessions for a short while.
@@ -72,7 +56,7 @@ type parked struct {
 	timer *time.Timer
 }
 
-// take is a connection that was used under the same key, or nil. Its lease's password is not needed any more.
+// take is a connection that was used under the same key, or nil.
 func (p *pool) take(key poolKey) *upstream {
 	for key.size > 0 {
 		p.mu.Lock()
@@ -84,59 +68,20 @@ func (p *pool) take(key poolKey) *upstream {
 		last := list[len(list)-1]
 		p.by[key.id] = list[:len(list)-1]
 		p.mu.Unlock()
-		if last.timer.Stop() && last.quiet() {
+		if !last.timer.Stop() {
+			continue // it is being closed
+		}
+		if last.quiet() {
 			return last.upstream
 		}
+		last.close()
 	}
 	return nil
 }
 
-// quiet is true when the server has said nothing since the reset: neither goodbye nor a notice to somebody else.
-func (u *upstream) quiet() bool {
-	if !socketQuiet(u.conn) {
-		u.conn.Close()
-		return false
-	}
-	// Nothing came from the network; but TLS may hold what came before.
-	_ = u.conn.SetReadDeadline(time.Unix(1, 0))
-	if _, err := u.in.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
-		u.conn.Close()
-		return false
-	}
-	_ = u.conn.SetReadDeadline(time.Time{})
-	u.in.Reset(u.conn) // the error is sticky
-	return true
-}
-
-// socketQuiet is true when the socket has nothing to be read, not even its end. A deadline that has passed would not tell: with it
-// the socket is not looked at.
-func socketQuiet(conn net.Conn) bool {
-	if secured, ok := conn.(*tls.Conn); ok {
-		conn = secured.NetConn()
-	}
-	socket, ok := conn.(syscall.Conn)
-	if !ok {
-		return false
-	}
-	raw, err := socket.SyscallConn()
-	if err != nil {
-		return false
-	}
-	quiet := false
-	err = raw.Control(func(fd uintptr) {
-		var one [1]byte
-		_, _, err := unix.Recvfrom(int(fd), one[:], unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		quiet = errors.Is(err, unix.EAGAIN)
-	})
-	return err == nil && quiet
-}
-
-// put resets a connection whose session has ended cleanly and keeps it, if the target wants that; else it is closed.
-func (p *pool) put(key poolKey, u *upstream, reported map[string]string) {
-	if key.size == 0 || !u.reset(reported) {
-		u.close()
-		return
-	}
+// put keeps a connection that was reset, if there is room; else it is closed.
+func (p *pool) put(key poolKey, u *upstream) {
+	u.in = nil
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.by[key.id]) >= key.size {
@@ -163,20 +108,43 @@ func (p *pool) expire(id string, e *parked) {
 	e.close()
 }
 
-// reset makes the connection as good as new. What the server reports on the way becomes what the next client is told.
-func (u *upstream) reset(reported map[string]string) bool {
-	for name, value := range reported {
-		for i := range u.parameters {
-			if u.parameters[i].name == name {
-				u.parameters[i].value = value
-			}
-		}
+// quiet is true when the server has said nothing since the reset: neither goodbye nor a notice to somebody else.
+func (u *upstream) quiet() bool {
+	secured, ok := u.conn.(*tls.Conn)
+	if !ok {
+		return relay.Quiet(u.conn)
 	}
-	_ = u.conn.SetDeadline(time.Now().Add(resetTimeout))
-	u.in = bufio.NewReaderSize(u.conn, 8<<10)
-	if _, err := u.query(resetQuery); err != nil {
+	if !relay.Quiet(secured.NetConn()) {
 		return false
 	}
-	_ = u.conn.SetDeadline(time.Time{})
-	return true
+	// Nothing came from the network; but TLS may hold what came before.
+	in := bufio.NewReader(u.conn)
+	_ = u.conn.SetReadDeadline(time.Unix(1, 0))
+	_, err := in.Peek(1)
+	_ = u.conn.SetReadDeadline(time.Time{})
+	return errors.Is(err, os.ErrDeadlineExceeded)
+}
+
+// reported makes what the server reported during a session, and during its reset, what the next client is told.
+func (u *upstream) reported(parameters map[string]string) {
+	for i := range u.parameters {
+		if v, ok := parameters[u.parameters[i].name]; ok {
+			u.parameters[i].value = v
+		}
+	}
+}
+
+var proofKey = func() []byte {
+	key := make([]byte, sha256.Size)
+	_, _ = rand.Read(key) // never fails
+	return key
+}()
+
+// proofOf lets two leases be compared without keeping a password: a MAC under a key of this process.
+func proofOf(l *proxy.Lease) (proof [sha256.Size]byte) {
+	mac := hmac.New(sha256.New, proofKey)
+	mac.Write([]byte(l.Username + "\x00"))
+	mac.Write(l.Password.Reveal())
+	mac.Sum(proof[:0])
+	return proof
 }

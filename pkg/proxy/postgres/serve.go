@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"crypto/hmac"
 	"crypto/tls"
 	"encoding/binary"
 	"errors"
@@ -56,7 +57,7 @@ func (p *Protocol) Serve(ctx context.Context, c *proxy.Connection) {
 		p.refuse(c, client, &startupError{reason: proxy.ReasonDenied, tell: fatal(codeNotSupported, err.Error(), ""), cause: err})
 		return
 	}
-	s, refusal := c.Authorize(ctx, proxy.Startup{User: st.user(), Database: st.database(), ApplicationName: st.parameters["application_name"]})
+	s, refusal := c.Authorize(proxy.Startup{User: st.user(), Database: st.database(), ApplicationName: st.parameters["application_name"]})
 	if refusal != nil {
 		code := codeInvalidAuthorization
 		if refusal.Reason == proxy.ReasonRecord {
@@ -71,15 +72,37 @@ func (p *Protocol) Serve(ctx context.Context, c *proxy.Connection) {
 		return
 	}
 	key := poolKeyOf(s, st, settings)
-	u := p.pool.take(key)
-	if u == nil {
-		var failed *loginError
-		if u, failed = login(ctx, s, st); failed != nil {
-			p.end(s, client, failed.reason, failed.cause, failed.tell)
-			return
-		}
+	u, failed := p.connect(ctx, s, st, key)
+	if failed != nil {
+		p.end(s, client, failed.reason, failed.cause, failed.tell)
+		return
 	}
-	p.relay(ctx, s, st, client, u, key)
+	p.relay(ctx, s, client, u, key, st)
+}
+
+// connect finds a connection to the target: a kept one whose credential is still the source's, or a new one.
+func (p *Protocol) connect(ctx context.Context, s *proxy.Session, st *startup, key poolKey) (*upstream, *loginError) {
+	u := p.pool.take(key)
+	if u != nil && time.Since(u.proven) < proofAge {
+		return u, nil
+	}
+	lease, refusal := s.Issue(ctx)
+	if refusal != nil {
+		if u != nil {
+			u.close()
+		}
+		return nil, &loginError{reason: refusal.Reason, tell: appendDenial(nil, fatal(codeInvalidAuthorization, refusal.Message, s.ID)), cause: refusal}
+	}
+	if u == nil {
+		return login(ctx, s, st, lease)
+	}
+	if proof := proofOf(lease); !hmac.Equal(proof[:], u.proof[:]) { // it was rotated
+		u.close()
+		return login(ctx, s, st, lease)
+	}
+	lease.Close()
+	u.proven = time.Now()
+	return u, nil
 }
 
 // refuse ends a connection that is no session.
@@ -170,7 +193,7 @@ func welcome(st *startup, u *upstream, key cancelKey) []byte {
 }
 
 // relay is the session's steady state; it returns when the session has ended, which the end of ctx makes happen.
-func (p *Protocol) relay(ctx context.Context, s *proxy.Session, st *startup, client net.Conn, u *upstream, pooled poolKey) {
+func (p *Protocol) relay(ctx context.Context, s *proxy.Session, client net.Conn, u *upstream, pooled poolKey, st *startup) {
 	key, remove := p.cancels.add(&cancelable{
 		workload: s.Workload.ID, generation: s.Workload.Generation,
 		cancel: func(ctx context.Context) { cancelUpstream(ctx, s.Dial, u, p.log.With(zap.String("session", s.ID))) },
@@ -187,7 +210,8 @@ func (p *Protocol) relay(ctx context.Context, s *proxy.Session, st *startup, cli
 	_ = u.conn.SetDeadline(time.Time{})
 	m := &machine{
 		judge: s, parser: p.parser, session: s.ID, status: 'I',
-		searchPath: slices.Clone(u.schemas), role: s.Lease.Username, parameters: map[string]string{},
+		searchPath: slices.Clone(u.schemas), role: u.lease.Username, parameters: map[string]string{},
+		keep: pooled.size > 0,
 	}
 	f, b := &frontend{machine: m}, &backend{machine: m}
 	ended := make(chan error, 1)
@@ -211,10 +235,9 @@ func (p *Protocol) relay(ctx context.Context, s *proxy.Session, st *startup, cli
 	stop()
 	remove() // before another session has the connection
 	client.Close()
-	reusable := m.ended && m.idle()
 	m.Abandon()
-	if reusable {
-		p.pool.put(pooled, u, m.parameters)
+	if u.reported(m.parameters); m.reset == wasReset {
+		p.pool.put(pooled, u)
 	} else {
 		u.close()
 	}
@@ -232,7 +255,7 @@ func (p *Protocol) relay(ctx context.Context, s *proxy.Session, st *startup, cli
 // reasonOf is the record's word for why a session ended.
 func reasonOf(cause error, terminated bool) string {
 	switch {
-	case errors.Is(cause, relay.ErrDone) && terminated:
+	case terminated:
 		return "terminated"
 	case errors.Is(cause, relay.ErrDone):
 		return "drained"

@@ -79,16 +79,14 @@ type Link interface {
 // cause and with the two connections, which are the caller's again. The server's is closed where bytes that it sent were read
 // and not processed: nobody could use it on. Plain TCP goes to the epoll loops, anything else to a pair of goroutines.
 func (e *Engine) Start(client, server Leg, ended func(client, server net.Conn, cause error)) (Link, error) {
-	c, plainClient := client.Conn.(*net.TCPConn)
-	s, plainServer := server.Conn.(*net.TCPConn)
-	if !plainClient || !plainServer {
+	if !plain(client.Conn) || !plain(server.Conn) {
 		return startPair(client, server, e.times, ended), nil
 	}
-	cfd, err := take(c)
+	cfd, err := descriptor(client.Conn)
 	if err != nil {
 		return nil, err
 	}
-	sfd, err := take(s)
+	sfd, err := descriptor(server.Conn)
 	if err != nil {
 		unix.Close(cfd)
 		return nil, err
@@ -98,9 +96,26 @@ func (e *Engine) Start(client, server Leg, ended func(client, server net.Conn, c
 	k.client = side{fd: cfd, link: k, peer: &k.server, half: client.Half, in: client.Pending, received: client.Received}
 	k.server = side{fd: sfd, link: k, peer: &k.client, half: server.Half, in: server.Pending, received: server.Received}
 	if !l.post(func() { l.add(k) }) {
-		go ended(handBack(cfd), handBack(sfd), ErrShutdown)
+		go ended(&socket{fd: cfd}, &socket{fd: sfd}, ErrShutdown)
 	}
 	return k, nil
+}
+
+// plain is true for what an epoll loop can read and write itself.
+func plain(conn net.Conn) bool {
+	switch conn.(type) {
+	case *net.TCPConn, *socket:
+		return true
+	}
+	return false
+}
+
+// descriptor takes the socket of a plain connection.
+func descriptor(conn net.Conn) (int, error) {
+	if s, ok := conn.(*socket); ok {
+		return s.release()
+	}
+	return take(conn.(*net.TCPConn))
 }
 
 // take moves the socket of c out of the runtime's poller: a duplicate descriptor stays, c is closed. Two pollers on one socket
@@ -120,25 +135,6 @@ func take(c *net.TCPConn) (int, error) {
 	c.Close() // the duplicate keeps the connection open
 	return fd, nil
 }
-
-// handBack is take's inverse; on failure the socket is closed.
-func handBack(fd int) net.Conn {
-	c, err := fileConn(fd)
-	if err != nil {
-		return closedConn{}
-	}
-	return c
-}
-
-// closedConn stands for a socket that could not be handed back.
-type closedConn struct{ net.Conn }
-
-func (closedConn) Close() error                     { return nil }
-func (closedConn) Read([]byte) (int, error)         { return 0, net.ErrClosed }
-func (closedConn) Write([]byte) (int, error)        { return 0, net.ErrClosed }
-func (closedConn) SetDeadline(time.Time) error      { return net.ErrClosed }
-func (closedConn) SetReadDeadline(time.Time) error  { return net.ErrClosed }
-func (closedConn) SetWriteDeadline(time.Time) error { return net.ErrClosed }
 
 // cause is the first of the errors that tells something.
 func cause(err error, fallback error) error {

@@ -31,6 +31,8 @@ type Output struct {
 	Need int
 	// Pause asks not to be called again before the other half has been.
 	Pause bool
+	// Deaf asks for no more input from this side, whose end is not noticed either. The other half has to end the link soon (within 5 s).
+	Deaf bool
 	// Async is work that takes long; it runs elsewhere, and the half is called again, with the same input, when it is done.
 	Async func()
 }
@@ -68,5 +70,5 @@ func (o *Output) Reset() {
 	clear(o.forward)
 	clear(o.reply)
 	o.forward, o.reply = o.forward[:0], o.reply[:0]
-	o.Need, o.Pause, o.Async = 0, false, nil
+	o.Need, o.Pause, o.Deaf, o.Async = 0, false, false, nil
 }

@@ -37,6 +37,7 @@ type side struct {
 	events   uint32    // registered
 	paused   bool      // half waits for the other half
 	async    bool      // half waits for work elsewhere
+	deaf     bool      // half wants no more input
 }
 
 // ready handles one event of the side's socket.
@@ -52,6 +53,10 @@ func (s *side) ready(events uint32) {
 	case s.link.finished: // the descriptor is the caller's again
 	case events&(unix.EPOLLHUP|unix.EPOLLERR) != 0: // reported whether asked for or not
 		s.out = nil
+		if s.deaf && !s.link.ending {
+			_ = unix.EpollCtl(s.link.loop.epoll, unix.EPOLL_CTL_DEL, s.fd, nil) // it may go; the other side is not done
+			return
+		}
 		if s.link.ending {
 			_ = unix.EpollCtl(s.link.loop.epoll, unix.EPOLL_CTL_DEL, s.fd, nil) // or it would be reported until the link is finished
 			s.link.settle()
@@ -61,7 +66,7 @@ func (s *side) ready(events uint32) {
 	}
 }
 
-func (s *side) wantsInput() bool { return !s.paused && !s.async && len(s.peer.out) == 0 }
+func (s *side) wantsInput() bool { return !s.paused && !s.async && !s.deaf && len(s.peer.out) == 0 }
 
 func (s *side) receive() {
 	l := s.link.loop
@@ -108,6 +113,9 @@ func (s *side) process(data []byte) {
 	s.keep(data[n:], n > 0)
 	s.need = out.Need
 	s.paused = out.Pause
+	if out.Deaf {
+		s.deaf, s.in, s.since = true, nil, time.Now()
+	}
 	if work := out.Async; work != nil && err == nil {
 		s.async = true
 		go func() {
@@ -158,6 +166,9 @@ func (s *side) keep(rest []byte, progress bool) {
 }
 
 func (s *side) stalled(now time.Time) bool {
+	if s.deaf {
+		return now.Sub(s.since) > s.link.loop.times.flush
+	}
 	return len(s.in) > 0 && s.wantsInput() && now.Sub(s.since) > s.link.loop.times.stall
 }
 
@@ -261,11 +272,11 @@ func (k *link) finish() {
 	}
 	client, server, why, lost := k.client.fd, k.server.fd, k.cause, len(k.server.in) > 0
 	go func() {
-		c, s := handBack(client), handBack(server)
+		s := &socket{fd: server}
 		if lost {
 			s.Close()
 		}
-		k.ended(c, s, why)
+		k.ended(&socket{fd: client}, s, why)
 	}()
 }
 

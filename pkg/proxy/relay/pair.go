@@ -77,6 +77,12 @@ func (p *pair) pump(me int, from Leg, to net.Conn, gone error) int {
 				p.end(err)
 				return n
 			}
+			if out.Deaf {
+				timer := time.AfterFunc(p.times.flush, func() { p.end(ErrStalled) })
+				p.awaitEnd()
+				timer.Stop()
+				return 0
+			}
 			if out.Pause || out.Async != nil {
 				if !p.await(me, out.Async) {
 					return n
@@ -179,6 +185,14 @@ func (p *pair) setReadDeadline(c net.Conn, t time.Time) bool {
 	}
 	_ = c.SetReadDeadline(t)
 	return true
+}
+
+func (p *pair) awaitEnd() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.cause == nil {
+		p.progress.Wait()
+	}
 }
 
 func (p *pair) ended() bool {
