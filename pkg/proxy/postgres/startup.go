@@ -75,19 +75,16 @@ func handshake(client net.Conn, mode string, serverTLS *tls.Config) (net.Conn, *
 	secured, asked := false, 0
 	for {
 		var head [8]byte
-		if _, err := io.ReadFull(client, head[:1]); err != nil {
+		if _, err := io.ReadFull(client, head[:]); err != nil {
 			return client, nil, startupReadError(err)
 		}
 		if head[0] == 0x16 && !secured && asked == 0 && mode != v1alpha1.ClientTLSNever { // a TLS record: sslnegotiation=direct
-			c, err := terminate(&replayed{client, head[:1]}, serverTLS, true)
+			c, err := terminate(&replayed{client, head[:]}, serverTLS, true)
 			if err != nil {
 				return client, nil, err
 			}
 			client, secured = c, true
 			continue
-		}
-		if _, err := io.ReadFull(client, head[1:]); err != nil {
-			return client, nil, startupReadError(err)
 		}
 		size, code := int(binary.BigEndian.Uint32(head[:4])), binary.BigEndian.Uint32(head[4:])
 		if size < 8 || size > maxStartup {

@@ -128,7 +128,7 @@ func TestBadStartupsAreRefusedWithTheirReason(t *testing.T) {
 		{"an encoding that hides quotes", "", startupPacket("user", "ann", "client_encoding", "SJIS"), proxy.ReasonDenied, true},
 		{"no TLS where it is required", v1alpha1.ClientTLSAlways, startupPacket("user", "ann"), proxy.ReasonTLS, true},
 		{"half a cancel request", "", packet(codeCancelRequest, "1234"), proxy.ReasonProtocol, true},
-		{"TLS that is none", "", "\x16\x03\x01\xff\xff", proxy.ReasonTLS, false},
+		{"TLS that is none", "", "\x16\x03\x01\xff\xff\x00\x00\x00", proxy.ReasonTLS, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			mode := test.mode

@@ -75,7 +75,7 @@ type Link interface {
 	Inject(f func(out *Output) error)
 }
 
-// Start relays between client and server until either ends, then calls ended, once, on a goroutine of its own, with the
+// Start relays between client and server until either ends, then calls ended, once, which must not block, with the
 // cause and with the two connections, which are the caller's again. The server's is closed where bytes that it sent were read
 // and not processed: nobody could use it on. Plain TCP goes to the epoll loops, anything else to a pair of goroutines.
 func (e *Engine) Start(client, server Leg, ended func(client, server net.Conn, cause error)) (Link, error) {
@@ -96,7 +96,7 @@ func (e *Engine) Start(client, server Leg, ended func(client, server net.Conn, c
 	k.client = side{fd: cfd, link: k, peer: &k.server, half: client.Half, in: client.Pending, received: client.Received}
 	k.server = side{fd: sfd, link: k, peer: &k.client, half: server.Half, in: server.Pending, received: server.Received}
 	if !l.post(func() { l.add(k) }) {
-		go ended(&socket{fd: cfd}, &socket{fd: sfd}, ErrShutdown)
+		ended(&socket{fd: cfd}, &socket{fd: sfd}, ErrShutdown)
 	}
 	return k, nil
 }

@@ -270,14 +270,11 @@ func (k *link) finish() {
 			_ = unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, s.fd, nil)
 		}
 	}
-	client, server, why, lost := k.client.fd, k.server.fd, k.cause, len(k.server.in) > 0
-	go func() {
-		s := &socket{fd: server}
-		if lost {
-			s.Close()
-		}
-		k.ended(&socket{fd: client}, s, why)
-	}()
+	server := &socket{fd: k.server.fd}
+	if len(k.server.in) > 0 {
+		server.Close()
+	}
+	k.ended(&socket{fd: k.client.fd}, server, k.cause)
 }
 
 // Inject implements Link.
