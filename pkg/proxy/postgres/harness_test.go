@@ -150,6 +150,9 @@ func (w *wire) process(h relay.Half, in *[]byte) (int, *relay.Output) {
 		shared[i] = 0xaa
 	}
 	*in = (*in)[n:]
+	if out.Deaf {
+		*in = nil
+	}
 	w.err = err
 	return n, copied
 }
