@@ -21,7 +21,6 @@ type fakeJudge struct {
 	revision       uint64
 	full, broken   bool
 	ops            []string // "kind decision text [parameters]" for each operation
-	texts          []string
 	results        []string // "number rows error"
 	notes          []string
 	decided, bytes int64

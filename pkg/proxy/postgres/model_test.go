@@ -245,8 +245,8 @@ func (s *modelServer) extended(typ byte, r *reader) {
 			s.say(parseOK)
 		}
 	case msgBind:
-		name, statement := string(r.cstring()), string(r.cstring())
-		text, found := s.statements[statement]
+		name, statement := string(r.cstring()), r.cstring()
+		text, found := s.statements[string(statement)]
 		_, taken := s.portals[name]
 		switch {
 		case !found:
@@ -260,9 +260,9 @@ func (s *modelServer) extended(typ byte, r *reader) {
 			s.say(bindOK)
 		}
 	case msgDescribe:
-		what, name := r.byte(), string(r.cstring())
-		_, statement := s.statements[name]
-		_, portal := s.portals[name]
+		what, name := r.byte(), r.cstring()
+		_, statement := s.statements[string(name)]
+		_, portal := s.portals[string(name)]
 		switch {
 		case what == 'S' && statement:
 			s.say(mk(msgParameterDescription, "\x00\x00"), mk(msgNoData))
