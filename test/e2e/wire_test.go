@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"crypto/tls"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -203,21 +202,4 @@ func startupBytes(t testing.TB, parameters map[string]string) []byte {
 		t.Fatal(err)
 	}
 	return b
-}
-
-// secure asks for TLS and makes its handshake as a client.
-func secure(t testing.TB, c net.Conn, config *tls.Config) *tls.Conn {
-	t.Helper()
-	if _, err := c.Write([]byte{0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f}); err != nil {
-		t.Fatal(err)
-	}
-	var yes [1]byte
-	if _, err := io.ReadFull(c, yes[:]); err != nil || yes[0] != 'S' {
-		t.Fatalf("SSLRequest is answered by %q, %v", yes, err)
-	}
-	secured := tls.Client(c, config)
-	if err := secured.HandshakeContext(timeout(t)); err != nil {
-		t.Fatal(err)
-	}
-	return secured
 }

@@ -63,6 +63,14 @@ func TestConversations(t *testing.T) {
 			[]string{"query allow SELECT $1"}, []string{"1 0 "},
 		},
 		{
+			"so is it after an error that answers nothing, between a batch's messages",
+			[]turn{
+				c("P H", prs("s", "SELECT 1"), flsh), s("1 E(57014)", parseOK, errMsg("57014")),
+				c("S Q", bnd("", "s"), exe(""), syn, qry("SELECT 2")), s("Z(I) C Z(I)", idleNow, tag("SELECT 0"), idleNow),
+			},
+			[]string{"query allow SELECT $1"}, []string{"1 0 "},
+		},
+		{
 			"a Query in a batch that fails is skipped as the server skips it",
 			[]turn{
 				c("P Q S Q", prs("s", "SELECT 1"), qry("SELECT 2"), syn, qry("SELECT 3")),

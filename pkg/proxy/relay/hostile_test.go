@@ -393,3 +393,41 @@ func TestEndsThatRaceEndOnce(t *testing.T) {
 		}
 	})
 }
+
+func TestDeafClientEndsWithTheServersAnswerOrSoonAfter(t *testing.T) {
+	engines(t, func(t *testing.T, plain bool) {
+		for name, test := range map[string]struct {
+			answer string
+			want   error
+		}{"answered": {"done", ErrDone}, "not answered": {"", ErrStalled}} {
+			e, err := newEngine(1, times{stall: time.Minute, flush: 200 * time.Millisecond})
+			if err != nil {
+				t.Fatal(err)
+			}
+			goodbye := half(func(p []byte, out *Output) (int, error) {
+				out.Forward([]byte("reset"))
+				out.Deaf = true
+				return len(p), nil
+			})
+			last := half(func(p []byte, out *Output) (int, error) { return len(p), ErrDone })
+			ended := make(chan error, 1)
+			c, u, _ := listen(t).link(t, e, plain, goodbye, last, func(c, u net.Conn, cause error) { closeBoth(c, u, nil); ended <- cause })
+			_, _ = c.Write([]byte("x"))
+			if _, err := io.ReadFull(u, make([]byte, 5)); err != nil {
+				t.Fatal(err)
+			}
+			c.Close() // it is not listened to, so this ends nothing
+			_, _ = io.WriteString(u, test.answer)
+			select {
+			case err := <-ended:
+				if !errors.Is(err, test.want) {
+					t.Errorf("%s: cause %v", name, err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Errorf("%s: it goes on", name)
+			}
+			u.Close()
+			e.Close()
+		}
+	})
+}
