@@ -125,6 +125,9 @@ func sessionsText(e record.Entry) string {
 		return "(its text was cut off when the proxy was stopped; it was not forwarded)"
 	}
 	text := sessionsClean(e.Operation.Text)
+	for _, executed := range e.Operation.Executes {
+		text += "  → " + sessionsClean(executed)
+	}
 	if p := e.Operation.Parameters; p != nil && !strings.HasPrefix(string(p), `{"count":`) {
 		text += "  " + sessionsCleanJSON(p)
 	}

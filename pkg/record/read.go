@@ -32,6 +32,7 @@ type OperationEntry struct {
 	Kind        string
 	Text        string
 	Fingerprint string
+	Executes    []string        // the texts that an EXECUTE runs
 	Parameters  json.RawMessage // nil when none were recorded
 	Decision    string          // "allow" or "deny"
 	Policy      string
@@ -233,6 +234,7 @@ func (r *reader) operation(object []byte) (*OperationEntry, error) {
 		Kind        string          `json:"kind"`
 		Text        string          `json:"text"`
 		Fingerprint string          `json:"fingerprint"`
+		Executes    []string        `json:"executes"`
 		Parameters  json.RawMessage `json:"parameters"`
 		Decision    string          `json:"decision"`
 		Policy      string          `json:"policy"`
@@ -244,6 +246,9 @@ func (r *reader) operation(object []byte) (*OperationEntry, error) {
 	entry := &OperationEntry{
 		Kind: Unescape(op.Kind), Text: Unescape(op.Text), Fingerprint: op.Fingerprint, Parameters: op.Parameters,
 		Decision: op.Decision, Policy: Unescape(op.Policy), Rule: Unescape(op.Rule),
+	}
+	for _, text := range op.Executes {
+		entry.Executes = append(entry.Executes, Unescape(text))
 	}
 	if result, ok := r.results[r.head.seq]; ok {
 		entry.Result = &Result{
