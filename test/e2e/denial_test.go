@@ -69,7 +69,7 @@ func TestDeniedStatementLeavesSessionUsable(t *testing.T) {
 				t.Errorf("after the denial (-want +got):\n%s", diff)
 			}
 			if !tt.simpleOnly {
-				c.send(parse("", tt.text), bind("", ""), &pgproto3.Describe{ObjectType: 'P'}, execute1(""), sync1())
+				c.send(parse("", tt.text), bind("", ""), &pgproto3.Describe{ObjectType: 'P'}, execute(""), syncMessage())
 				checkDenial(t, c, tt.rule)
 				if diff := cmp.Diff([]string{"Ready I"}, c.batch()); diff != "" {
 					t.Errorf("after the denial of Parse (-want +got):\n%s", diff)
@@ -126,7 +126,7 @@ func TestWhatCanNotBeParsedIsDeniedAndTheSessionGoesOn(t *testing.T) {
 			if diff := cmp.Diff([]string{"Error " + tt.want, "Ready I"}, c.query(tt.text)); diff != "" {
 				t.Errorf("simple (-want +got):\n%s", diff)
 			}
-			c.send(parse("named", tt.text), bind("", "named"), execute1(""), sync1())
+			c.send(parse("named", tt.text), bind("", "named"), execute(""), syncMessage())
 			if diff := cmp.Diff([]string{"Error " + tt.want, "Ready I"}, c.batch()); diff != "" {
 				t.Errorf("extended (-want +got):\n%s", diff)
 			}
@@ -193,7 +193,7 @@ func TestPipelineIsDeniedWhereItsStatementStands(t *testing.T) {
 		return []string{"ParseComplete", "BindComplete", fmt.Sprintf("Row %d", n), "SELECT 1"}
 	}
 	denied, insert := unnamed("DROP TABLE orders"), unnamed("INSERT INTO orders VALUES (1)")
-	sync := []pgproto3.FrontendMessage{sync1()}
+	sync := []pgproto3.FrontendMessage{syncMessage()}
 	tests := []struct {
 		name     string
 		pipeline []pgproto3.FrontendMessage
@@ -226,7 +226,7 @@ func TestPipelineIsDeniedWhereItsStatementStands(t *testing.T) {
 		},
 		{
 			"simple queries in a row", []pgproto3.FrontendMessage{&pgproto3.Query{String: "INSERT INTO orders VALUES (1)"},
-				&pgproto3.Query{String: "DROP TABLE orders"}, &pgproto3.Query{String: "SELECT 5"}, sync1()},
+				&pgproto3.Query{String: "DROP TABLE orders"}, &pgproto3.Query{String: "SELECT 5"}, syncMessage()},
 			[]string{"INSERT 0 1", "Ready I", "Error 42501", "Ready I", "RowDescription", "Row 5", "SELECT 1", "Ready I", "Ready I"}, "1",
 		},
 		{
@@ -261,7 +261,7 @@ func TestExecuteIsDecidedOnWhatWasPrepared(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := w.wire()
-	c.send(parse("one", "SELECT 1"), sync1())
+	c.send(parse("one", "SELECT 1"), syncMessage())
 	c.batch()
 	steps := []struct {
 		text string

@@ -174,7 +174,7 @@ func TestNamesMeanWhatTheServerMeansByThem(t *testing.T) {
 	}
 	list := func(messages ...pgproto3.FrontendMessage) []pgproto3.FrontendMessage { return messages }
 	closeOf := func(name string) pgproto3.FrontendMessage { return &pgproto3.Close{ObjectType: 'S', Name: name} }
-	run := func(name string) []pgproto3.FrontendMessage { return list(bind("", name), execute1("")) }
+	run := func(name string) []pgproto3.FrontendMessage { return list(bind("", name), execute("")) }
 	ran := func(n int) string { return fmt.Sprintf("BindComplete, Row %d, SELECT 1", n) }
 	steps := []struct {
 		name string
@@ -182,7 +182,7 @@ func TestNamesMeanWhatTheServerMeansByThem(t *testing.T) {
 		want string
 	}{
 		{"Bind to a statement that is not there", run("nobody"), "Error 26000, Ready I"},
-		{"Execute of a portal that is not there", list(execute1("nobody")), "Error 34000, Ready I"},
+		{"Execute of a portal that is not there", list(execute("nobody")), "Error 34000, Ready I"},
 		{"a first Parse", append(list(parse("s", "SELECT 1")), run("s")...), "ParseComplete, " + ran(1) + ", Ready I"},
 		{"another text for the same name is refused, and what follows skipped", append(list(parse("s", "SELECT 2")), run("s")...), "Error 42P05, Ready I"},
 		{"so the name stays what it was", run("s"), ran(1) + ", Ready I"},
@@ -203,7 +203,7 @@ func TestNamesMeanWhatTheServerMeansByThem(t *testing.T) {
 	for _, step := range steps {
 		t.Run(step.name, func(t *testing.T) {
 			c.t = t
-			c.send(append(step.send, sync1())...)
+			c.send(append(step.send, syncMessage())...)
 			if diff := cmp.Diff(step.want, strings.Join(c.batch(), ", ")); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
@@ -231,7 +231,7 @@ func TestPreparedStatementsOfASessionAreBounded(t *testing.T) {
 	go func() {
 		var pipeline []pgproto3.FrontendMessage
 		for i := range n {
-			pipeline = append(pipeline, parse(fmt.Sprintf("s%d", i), "SELECT 1"), sync1())
+			pipeline = append(pipeline, parse(fmt.Sprintf("s%d", i), "SELECT 1"), syncMessage())
 			if len(pipeline) > 1000 {
 				if c.trySend(pipeline...) != nil {
 					return

@@ -219,7 +219,7 @@ func (r *request) serve(files []*os.File) error {
 			socket = append(socket, f)
 		}
 	} else {
-		got.Status, err = execute(r, files[1:])
+		got.Status, err = runCommand(r, files[1:])
 	}
 	if err != nil {
 		got.Error = err.Error()
@@ -236,7 +236,7 @@ func dialFile(address string) (*os.File, error) {
 	return c.(*net.TCPConn).File()
 }
 
-func execute(r *request, files []*os.File) (status int, err error) {
+func runCommand(r *request, files []*os.File) (status int, err error) {
 	command := exec.Command(r.Argv[0], r.Argv[1:]...)
 	command.Env = append(os.Environ(), r.Env...)
 	command.Stdin, command.Stdout, command.Stderr = files[0], files[1], files[2]

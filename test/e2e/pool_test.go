@@ -135,10 +135,10 @@ func TestConnectionThatIsNotCleanIsNotKept(t *testing.T) {
 			c.query("BEGIN; SELECT * FROM nowhere")
 			c.close()
 		}},
-		{"an answer that is due", func(c *wire) { c.send(append(unnamed("SELECT pg_sleep(0.1)"), sync1())...); c.close() }},
+		{"an answer that is due", func(c *wire) { c.send(append(unnamed("SELECT pg_sleep(0.1)"), syncMessage())...); c.close() }},
 		{"a COPY under way", func(c *wire) {
 			c.query("CREATE TEMP TABLE t (n int)")
-			c.send(append(unnamed("COPY t FROM STDIN"), sync1())...)
+			c.send(append(unnamed("COPY t FROM STDIN"), syncMessage())...)
 			c.close()
 		}},
 	}

@@ -190,7 +190,7 @@ func TestSessionsEndPolitelyWhenTheAgentIsStopped(t *testing.T) {
 	}
 	idle, busy, working := w.wire(), w.wire(), w.wire()
 	busy.query("BEGIN; INSERT INTO t VALUES (1)")
-	working.send(parse("", "SELECT 'done' FROM pg_sleep(0.5)"), bind("", ""), execute1(""), sync1())
+	working.send(parse("", "SELECT 'done' FROM pg_sleep(0.5)"), bind("", ""), execute(""), syncMessage())
 	await(t, "it works", func() bool {
 		return w.backends(sleeping) == 1
 	})

@@ -97,7 +97,7 @@ func TestRecordHoldsAsMuchAsPolicySays(t *testing.T) {
 			w := start(t, options{record: tt.record})
 			c := w.wire()
 			c.query("SELECT 'literal-" + number + "'")
-			c.send(parse("", "SELECT $1::text, $2::text"), bind("", "", "parameter-"+number, "x"), execute1(""), sync1())
+			c.send(parse("", "SELECT $1::text, $2::text"), bind("", "", "parameter-"+number, "x"), execute(""), syncMessage())
 			c.batch()
 			// What is a password is nobody's to read, whatever the policy says.
 			for _, text := range []string{
@@ -106,7 +106,7 @@ func TestRecordHoldsAsMuchAsPolicySays(t *testing.T) {
 			} {
 				text = strings.NewReplacer("NAME", w.other(), "secret", secret).Replace(text)
 				c.query(text)
-				c.send(append(unnamed(text), sync1())...)
+				c.send(append(unnamed(text), syncMessage())...)
 				c.batch()
 			}
 			c.close()
@@ -222,7 +222,7 @@ func TestNothingIsForwardedThatCanNotBeRecorded(t *testing.T) {
 			break
 		}
 	}
-	c.send(append(unnamed("INSERT INTO t VALUES (2)"), sync1())...)
+	c.send(append(unnamed("INSERT INTO t VALUES (2)"), syncMessage())...)
 	if diff := cmp.Diff([]string{"ParseComplete", "Error 53100", "Ready I"}, withoutBind(c.batch())); diff != "" {
 		t.Errorf("extended (-want +got):\n%s", diff)
 	}

@@ -15,12 +15,12 @@ func TestNewPolicyDecidesInLiveSessionsAndOnPreparedStatements(t *testing.T) {
 	t.Parallel()
 	w := start(t, options{})
 	c := w.wire()
-	c.send(parse("drop", "DROP TABLE IF EXISTS nowhere"), parse("select", "SELECT 1"), sync1())
+	c.send(parse("drop", "DROP TABLE IF EXISTS nowhere"), parse("select", "SELECT 1"), syncMessage())
 	if diff := cmp.Diff([]string{"ParseComplete", "ParseComplete", "Ready I"}, c.batch()); diff != "" {
 		t.Fatal(diff)
 	}
 	prepared := func(name string) string {
-		c.send(bind("", name), execute1(""), sync1())
+		c.send(bind("", name), execute(""), syncMessage())
 		return strings.Join(c.batch(), ", ")
 	}
 	dropped := "BindComplete, NoticeResponse, DROP TABLE, Ready I"

@@ -111,17 +111,17 @@ func TestPortalIsFetchedInParts(t *testing.T) {
 	some := &pgproto3.Execute{Portal: "p", MaxRows: 2}
 	c.send(&pgproto3.Query{String: "BEGIN"})
 	c.batch()
-	c.send(parse("", "SELECT generate_series(1, 5)"), bind("p", ""), some, sync1())
+	c.send(parse("", "SELECT generate_series(1, 5)"), bind("p", ""), some, syncMessage())
 	if diff := cmp.Diff("ParseComplete, BindComplete, Row 1, Row 2, PortalSuspended, Ready T", strings.Join(c.batch(), ", ")); diff != "" {
 		t.Errorf("first (-want +got):\n%s", diff)
 	}
-	c.send(some, some, some, sync1())
+	c.send(some, some, some, syncMessage())
 	if diff := cmp.Diff("Row 3, Row 4, PortalSuspended, Row 5, SELECT 1, SELECT 0, Ready T", strings.Join(c.batch(), ", ")); diff != "" {
 		t.Errorf("next (-want +got):\n%s", diff)
 	}
 	c.send(&pgproto3.Query{String: "COMMIT"})
 	c.batch()
-	c.send(some, sync1())
+	c.send(some, syncMessage())
 	if diff := cmp.Diff("Error 34000, Ready I", strings.Join(c.batch(), ", ")); diff != "" {
 		t.Errorf("after the transaction (-want +got):\n%s", diff)
 	}
@@ -151,7 +151,7 @@ func TestPipelineOfTenThousandStatements(t *testing.T) {
 			for i := range n {
 				pipeline = append(pipeline, unnamed(fmt.Sprintf("SELECT %d", i))...)
 				if (i+1)%group == 0 {
-					pipeline = append(pipeline, sync1())
+					pipeline = append(pipeline, syncMessage())
 				}
 			}
 			sent := make(chan error, 1)
@@ -311,7 +311,7 @@ func TestServersOwnErrorsReachTheClient(t *testing.T) {
 	t.Run("a busy session that is terminated", func(t *testing.T) {
 		c := w.wire()
 		pid := strings.TrimPrefix(c.query("SELECT pg_backend_pid()")[1], "Row ")
-		c.send(parse("", "SELECT pg_sleep(60)"), bind("", ""), execute1(""), sync1())
+		c.send(parse("", "SELECT pg_sleep(60)"), bind("", ""), execute(""), syncMessage())
 		await(t, "it sleeps", func() bool {
 			return w.value("SELECT wait_event FROM pg_stat_activity WHERE pid = $1", atoi(t, pid)) == "PgSleep"
 		})

@@ -169,7 +169,7 @@ func inWords(m pgproto3.BackendMessage) string {
 	return strings.TrimPrefix(fmt.Sprintf("%T", m), "*pgproto3.")
 }
 
-// prepare, bind, execute and sync are the extended protocol's messages with the rest left at its default.
+// parse, bind, execute and syncMessage are messages of the extended protocol with the rest left at its default.
 func parse(name, text string) *pgproto3.Parse { return &pgproto3.Parse{Name: name, Query: text} }
 
 func bind(portal, statement string, parameters ...string) *pgproto3.Bind {
@@ -180,13 +180,13 @@ func bind(portal, statement string, parameters ...string) *pgproto3.Bind {
 	return b
 }
 
-func execute1(portal string) *pgproto3.Execute { return &pgproto3.Execute{Portal: portal} }
+func execute(portal string) *pgproto3.Execute { return &pgproto3.Execute{Portal: portal} }
 
-func sync1() *pgproto3.Sync { return &pgproto3.Sync{} }
+func syncMessage() *pgproto3.Sync { return &pgproto3.Sync{} }
 
 // unnamed is Parse, Bind and Execute of one statement.
 func unnamed(text string) []pgproto3.FrontendMessage {
-	return []pgproto3.FrontendMessage{parse("", text), bind("", ""), execute1("")}
+	return []pgproto3.FrontendMessage{parse("", text), bind("", ""), execute("")}
 }
 
 // message is any message, right or wrong.
