@@ -10,6 +10,8 @@ DESTDIR ?=
 # FUZZTIME is for each fuzz target.
 FUZZTIME ?= 10s
 IMAGE ?= sallyport:$(VERSION)
+# KERNELS are for test-kernels.
+KERNELS ?= 6.1 6.12
 
 COMMANDS := sallyport sallyport-capture sallyport-proxy
 # PostgreSQL's parser is C, so the commands need cgo.
@@ -46,6 +48,10 @@ check-generated: setup ## fail when a generated file is not what its sources giv
 test: setup build ## everything, against the real kernel and servers (as root)
 	go vet ./...
 	go test -race -timeout 10m ./...
+
+.PHONY: test-kernels
+test-kernels: setup ## the tests of capture on Debian's own KERNELS (6.1 6.12), in emulated machines
+	@tools/kernels/run $(KERNELS)
 
 .PHONY: fuzz
 fuzz: setup ## run each fuzz target for FUZZTIME (10s)
