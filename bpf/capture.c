@@ -9,6 +9,8 @@
 
 #include "maps.h"
 #include "connect.h"
+#include "guard.h"
+#include "guard_egress.h"
 #include "sock_ops.h"
 #include "get_origin.h"
 

@@ -13,6 +13,22 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type CaptureEvent struct {
+	_           structs.HostLayout
+	Addr        [4]uint32
+	Port        uint32
+	Reason      uint32
+	Protocol    uint32
+	Pid         uint32
+	Uid         uint32
+	Pad         uint32
+	WorkloadId  uint64
+	CgroupId    uint64
+	NetnsCookie uint64
+	Suppressed  uint64
+	Comm        [16]int8
+}
+
 type CaptureFlow struct {
 	_           structs.HostLayout
 	NetnsCookie uint64
@@ -20,6 +36,13 @@ type CaptureFlow struct {
 	Daddr       [4]uint32
 	Sport       uint32
 	Dport       uint32
+}
+
+type CaptureListenerPort struct {
+	_           structs.HostLayout
+	NetnsCookie uint64
+	Port        uint32
+	Pad         uint32
 }
 
 type CaptureOrigin struct {
@@ -47,7 +70,19 @@ const (
 	CaptureReasonREASON_DENIED_STORAGE     CaptureReason = 5
 	CaptureReasonREASON_LOST_PENDING       CaptureReason = 6
 	CaptureReasonREASON_LOST_ACCEPTED      CaptureReason = 7
-	CaptureReasonREASON_MAX                CaptureReason = 8
+	CaptureReasonREASON_DENIED_SOCKET      CaptureReason = 8
+	CaptureReasonREASON_DENIED_PASSED      CaptureReason = 9
+	CaptureReasonREASON_DENIED_UDP         CaptureReason = 10
+	CaptureReasonREASON_DENIED_PACKET      CaptureReason = 11
+	CaptureReasonREASON_DENIED_HEADER      CaptureReason = 12
+	CaptureReasonREASON_DENIED_BIND        CaptureReason = 13
+	CaptureReasonREASON_DENIED_LISTENER    CaptureReason = 14
+	CaptureReasonREASON_DENIED_SQUATTED    CaptureReason = 15
+	CaptureReasonREASON_DENIED_QUOTA       CaptureReason = 16
+	CaptureReasonREASON_DENIED_FAMILY      CaptureReason = 17
+	CaptureReasonREASON_LOST_EVENT         CaptureReason = 18
+	CaptureReasonREASON_CANARY             CaptureReason = 19
+	CaptureReasonREASON_MAX                CaptureReason = 20
 )
 
 type CaptureTarget4 struct {
@@ -64,31 +99,54 @@ type CaptureTarget6 struct {
 	Addr      [4]uint32
 }
 
+type CaptureUsage struct {
+	_          structs.HostLayout
+	Pending    uint32
+	Events     uint32
+	Window     uint64
+	Suppressed uint64
+}
+
 type CaptureWorkload struct {
 	_           structs.HostLayout
 	Generation  uint64
 	NetnsCookie uint64
 	Port4       uint16
 	Port6       uint16
-	Pad         uint32
+	Canary      uint32
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	CaptureMapCounters   = "counters"
-	CaptureMapDialling   = "dialling"
-	CaptureMapOrigins    = "origins"
-	CaptureMapPending    = "pending"
-	CaptureMapTargets4   = "targets4"
-	CaptureMapTargets6   = "targets6"
-	CaptureMapWorkloads  = "workloads"
-	CaptureProgConnect4  = "connect4"
-	CaptureProgConnect6  = "connect6"
-	CaptureProgGetOrigin = "get_origin"
-	CaptureProgSockOps   = "sock_ops"
-	CaptureVarPageSize   = "page_size"
+	CaptureMapCounters       = "counters"
+	CaptureMapDenied         = "denied"
+	CaptureMapDialling       = "dialling"
+	CaptureMapEvents         = "events"
+	CaptureMapListenerPorts  = "listener_ports"
+	CaptureMapListeners      = "listeners"
+	CaptureMapOrigins        = "origins"
+	CaptureMapPending        = "pending"
+	CaptureMapTargets4       = "targets4"
+	CaptureMapTargets6       = "targets6"
+	CaptureMapUsages         = "usages"
+	CaptureMapWorkloads      = "workloads"
+	CaptureProgConnect4      = "connect4"
+	CaptureProgConnect6      = "connect6"
+	CaptureProgGetOrigin     = "get_origin"
+	CaptureProgGuardBind4    = "guard_bind4"
+	CaptureProgGuardBind6    = "guard_bind6"
+	CaptureProgGuardConnect4 = "guard_connect4"
+	CaptureProgGuardConnect6 = "guard_connect6"
+	CaptureProgGuardEgress   = "guard_egress"
+	CaptureProgGuardSendmsg4 = "guard_sendmsg4"
+	CaptureProgGuardSendmsg6 = "guard_sendmsg6"
+	CaptureProgGuardSocket   = "guard_socket"
+	CaptureProgSockOps       = "sock_ops"
+	CaptureVarEventQuota     = "event_quota"
+	CaptureVarPageSize       = "page_size"
+	CaptureVarPendingQuota   = "pending_quota"
 )
 
 // LoadCapture returns the embedded CollectionSpec for Capture.
@@ -133,30 +191,45 @@ type CaptureSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CaptureProgramSpecs struct {
-	Connect4  *ebpf.ProgramSpec `ebpf:"connect4"`
-	Connect6  *ebpf.ProgramSpec `ebpf:"connect6"`
-	GetOrigin *ebpf.ProgramSpec `ebpf:"get_origin"`
-	SockOps   *ebpf.ProgramSpec `ebpf:"sock_ops"`
+	Connect4      *ebpf.ProgramSpec `ebpf:"connect4"`
+	Connect6      *ebpf.ProgramSpec `ebpf:"connect6"`
+	GetOrigin     *ebpf.ProgramSpec `ebpf:"get_origin"`
+	GuardBind4    *ebpf.ProgramSpec `ebpf:"guard_bind4"`
+	GuardBind6    *ebpf.ProgramSpec `ebpf:"guard_bind6"`
+	GuardConnect4 *ebpf.ProgramSpec `ebpf:"guard_connect4"`
+	GuardConnect6 *ebpf.ProgramSpec `ebpf:"guard_connect6"`
+	GuardEgress   *ebpf.ProgramSpec `ebpf:"guard_egress"`
+	GuardSendmsg4 *ebpf.ProgramSpec `ebpf:"guard_sendmsg4"`
+	GuardSendmsg6 *ebpf.ProgramSpec `ebpf:"guard_sendmsg6"`
+	GuardSocket   *ebpf.ProgramSpec `ebpf:"guard_socket"`
+	SockOps       *ebpf.ProgramSpec `ebpf:"sock_ops"`
 }
 
 // CaptureMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CaptureMapSpecs struct {
-	Counters  *ebpf.MapSpec `ebpf:"counters"`
-	Dialling  *ebpf.MapSpec `ebpf:"dialling"`
-	Origins   *ebpf.MapSpec `ebpf:"origins"`
-	Pending   *ebpf.MapSpec `ebpf:"pending"`
-	Targets4  *ebpf.MapSpec `ebpf:"targets4"`
-	Targets6  *ebpf.MapSpec `ebpf:"targets6"`
-	Workloads *ebpf.MapSpec `ebpf:"workloads"`
+	Counters      *ebpf.MapSpec `ebpf:"counters"`
+	Denied        *ebpf.MapSpec `ebpf:"denied"`
+	Dialling      *ebpf.MapSpec `ebpf:"dialling"`
+	Events        *ebpf.MapSpec `ebpf:"events"`
+	ListenerPorts *ebpf.MapSpec `ebpf:"listener_ports"`
+	Listeners     *ebpf.MapSpec `ebpf:"listeners"`
+	Origins       *ebpf.MapSpec `ebpf:"origins"`
+	Pending       *ebpf.MapSpec `ebpf:"pending"`
+	Targets4      *ebpf.MapSpec `ebpf:"targets4"`
+	Targets6      *ebpf.MapSpec `ebpf:"targets6"`
+	Usages        *ebpf.MapSpec `ebpf:"usages"`
+	Workloads     *ebpf.MapSpec `ebpf:"workloads"`
 }
 
 // CaptureVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CaptureVariableSpecs struct {
-	PageSize *ebpf.VariableSpec `ebpf:"page_size"`
+	EventQuota   *ebpf.VariableSpec `ebpf:"event_quota"`
+	PageSize     *ebpf.VariableSpec `ebpf:"page_size"`
+	PendingQuota *ebpf.VariableSpec `ebpf:"pending_quota"`
 }
 
 // CaptureObjects contains all objects after they have been loaded into the kernel.
@@ -179,23 +252,33 @@ func (o *CaptureObjects) Close() error {
 //
 // It can be passed to LoadCaptureObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CaptureMaps struct {
-	Counters  *ebpf.Map `ebpf:"counters"`
-	Dialling  *ebpf.Map `ebpf:"dialling"`
-	Origins   *ebpf.Map `ebpf:"origins"`
-	Pending   *ebpf.Map `ebpf:"pending"`
-	Targets4  *ebpf.Map `ebpf:"targets4"`
-	Targets6  *ebpf.Map `ebpf:"targets6"`
-	Workloads *ebpf.Map `ebpf:"workloads"`
+	Counters      *ebpf.Map `ebpf:"counters"`
+	Denied        *ebpf.Map `ebpf:"denied"`
+	Dialling      *ebpf.Map `ebpf:"dialling"`
+	Events        *ebpf.Map `ebpf:"events"`
+	ListenerPorts *ebpf.Map `ebpf:"listener_ports"`
+	Listeners     *ebpf.Map `ebpf:"listeners"`
+	Origins       *ebpf.Map `ebpf:"origins"`
+	Pending       *ebpf.Map `ebpf:"pending"`
+	Targets4      *ebpf.Map `ebpf:"targets4"`
+	Targets6      *ebpf.Map `ebpf:"targets6"`
+	Usages        *ebpf.Map `ebpf:"usages"`
+	Workloads     *ebpf.Map `ebpf:"workloads"`
 }
 
 func (m *CaptureMaps) Close() error {
 	return _CaptureClose(
 		m.Counters,
+		m.Denied,
 		m.Dialling,
+		m.Events,
+		m.ListenerPorts,
+		m.Listeners,
 		m.Origins,
 		m.Pending,
 		m.Targets4,
 		m.Targets6,
+		m.Usages,
 		m.Workloads,
 	)
 }
@@ -204,17 +287,27 @@ func (m *CaptureMaps) Close() error {
 //
 // It can be passed to LoadCaptureObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CaptureVariables struct {
-	PageSize *ebpf.Variable `ebpf:"page_size"`
+	EventQuota   *ebpf.Variable `ebpf:"event_quota"`
+	PageSize     *ebpf.Variable `ebpf:"page_size"`
+	PendingQuota *ebpf.Variable `ebpf:"pending_quota"`
 }
 
 // CapturePrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadCaptureObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CapturePrograms struct {
-	Connect4  *ebpf.Program `ebpf:"connect4"`
-	Connect6  *ebpf.Program `ebpf:"connect6"`
-	GetOrigin *ebpf.Program `ebpf:"get_origin"`
-	SockOps   *ebpf.Program `ebpf:"sock_ops"`
+	Connect4      *ebpf.Program `ebpf:"connect4"`
+	Connect6      *ebpf.Program `ebpf:"connect6"`
+	GetOrigin     *ebpf.Program `ebpf:"get_origin"`
+	GuardBind4    *ebpf.Program `ebpf:"guard_bind4"`
+	GuardBind6    *ebpf.Program `ebpf:"guard_bind6"`
+	GuardConnect4 *ebpf.Program `ebpf:"guard_connect4"`
+	GuardConnect6 *ebpf.Program `ebpf:"guard_connect6"`
+	GuardEgress   *ebpf.Program `ebpf:"guard_egress"`
+	GuardSendmsg4 *ebpf.Program `ebpf:"guard_sendmsg4"`
+	GuardSendmsg6 *ebpf.Program `ebpf:"guard_sendmsg6"`
+	GuardSocket   *ebpf.Program `ebpf:"guard_socket"`
+	SockOps       *ebpf.Program `ebpf:"sock_ops"`
 }
 
 func (p *CapturePrograms) Close() error {
@@ -222,6 +315,14 @@ func (p *CapturePrograms) Close() error {
 		p.Connect4,
 		p.Connect6,
 		p.GetOrigin,
+		p.GuardBind4,
+		p.GuardBind6,
+		p.GuardConnect4,
+		p.GuardConnect6,
+		p.GuardEgress,
+		p.GuardSendmsg4,
+		p.GuardSendmsg6,
+		p.GuardSocket,
 		p.SockOps,
 	)
 }

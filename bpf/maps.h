@@ -33,9 +33,43 @@ struct workload {
 	__u64 netns_cookie; /* the network namespace of its listeners */
 	__u16 port4;	    /* of the listener on 127.0.0.1; 0: none */
 	__u16 port6;	    /* of the listener on ::1; 0: none */
-	__u32 pad;
+	__u32 canary;	    /* 1: the agent's own proof that capture works */
 };
 _Static_assert(sizeof(struct workload) == 24, "struct workload is written by Go");
+
+/* What a workload takes of what all share. Apart from struct workload, which Go overwrites. */
+struct usage {
+	__u32 pending;	  /* entries in pending */
+	__u32 events;	  /* events since window began */
+	__u64 window;	  /* when it began: nanoseconds since boot, CLOCK_MONOTONIC */
+	__u64 suppressed; /* events that were not sent, since enrolment */
+};
+_Static_assert(sizeof(struct usage) == 24, "struct usage is written by Go");
+
+/* The port of a listener, alive or dead. */
+struct listener_port {
+	__u64 netns_cookie;
+	__u32 port;
+	__u32 pad;
+};
+_Static_assert(sizeof(struct listener_port) == 16, "struct listener_port is written by Go");
+
+/* A denial. */
+struct event {
+	__be32 addr[4]; /* the destination; zero where there is none */
+	__u32 port;
+	__u32 reason;	/* enum reason */
+	__u32 protocol; /* IPPROTO_*, or an address family for REASON_DENIED_FAMILY */
+	__u32 pid;	/* 0 for a packet: whoever is on the processor did not send it */
+	__u32 uid;
+	__u32 pad;
+	__u64 workload_id;  /* 0 when it is nobody's in particular */
+	__u64 cgroup_id;    /* the task's or the socket's own cgroup */
+	__u64 netns_cookie; /* the socket's; 0 for a packet */
+	__u64 suppressed;   /* events of the workload that were not sent, since enrolment */
+	char comm[16];
+};
+_Static_assert(sizeof(struct event) == 88, "struct event is read by Go");
 
 /* A protected destination. The port comes first and is always matched whole: prefixlen is 32 plus the address's. */
 struct target4 {
@@ -72,10 +106,23 @@ enum reason {
 	REASON_DENIED_STORAGE = 5,     /* the origin could not be stored before the dial */
 	REASON_LOST_PENDING = 6,       /* the origin could not be kept during the handshake: the proxy refuses */
 	REASON_LOST_ACCEPTED = 7,      /* the origin could not be stored in the accepted socket: the proxy refuses */
-	REASON_MAX = 8,
+	REASON_DENIED_SOCKET = 8,      /* a kind of socket that could go round capture: raw, SCTP … */
+	REASON_DENIED_PASSED = 9,      /* a target, through a socket that was made outside the workload */
+	REASON_DENIED_UDP = 10,	       /* UDP to a target's address and port */
+	REASON_DENIED_PACKET = 11,     /* a packet to a target, of a socket that connect4 and connect6 never saw */
+	REASON_DENIED_HEADER = 12,     /* a packet whose destination can not be told */
+	REASON_DENIED_BIND = 13,       /* bind() to the port of a listener */
+	REASON_DENIED_LISTENER = 14,   /* a listener was dialled directly */
+	REASON_DENIED_SQUATTED = 15,   /* somebody else listens on a dead listener's port */
+	REASON_DENIED_QUOTA = 16,      /* the workload has too many connections in their handshake */
+	REASON_DENIED_FAMILY = 17,     /* a socket of an address family that could go round capture: packet, vsock … */
+	REASON_LOST_EVENT = 18,	       /* a denial that no event tells of: nobody reads them fast enough */
+	REASON_CANARY = 19,	       /* the canary was redirected */
+	REASON_MAX = 20,
 };
 
-/* Protected destinations. Go writes; connect4 and connect6 read. An entry lives as long as a document names it. */
+/* Protected destinations. Go writes; the programs that judge destinations read. An entry lives as long as a document
+ * names it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__type(key, struct target4);
@@ -94,7 +141,7 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } targets6 SEC(".maps");
 
-/* Enrolled cgroups by id. Go writes; connect4 and connect6 read. An entry lives from enrolment to withdrawal. */
+/* Enrolled cgroups by id. Go writes; all programs read. An entry lives from enrolment to withdrawal. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, __u64);
@@ -102,6 +149,46 @@ struct {
 	__uint(max_entries, 16384);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } workloads SEC(".maps");
+
+/* Use of shared things by workload id; 0 is nobody's in particular. Go makes an entry at enrolment and removes it at
+ * withdrawal; the programs write. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64);
+	__type(value, struct usage);
+	__uint(max_entries, 16385);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} usages SEC(".maps");
+
+/* Ports of listeners: workload ids. Go writes; the guards read. An entry outlives its listener: it dies when the
+ * workload has another listener, or is withdrawn. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, struct listener_port);
+	__type(value, __u64);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} listener_ports SEC(".maps");
+
+/* Workload ids, in the sockets of listeners. Go writes; connect4 and connect6 read. An entry dies with its socket. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__type(key, int);
+	__type(value, __u64);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} listeners SEC(".maps");
+
+/* Sockets whose connect() was denied. connect4 and connect6 write; the guard that runs after them in the same connect()
+ * deletes, and does not tell of it again. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__type(key, int);
+	__type(value, __u32);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} denied SEC(".maps");
 
 /* Origins of sockets that are being connected. connect4 and connect6 write; sock_ops moves the entry on. It dies with
  * that move, with the socket's next connect(), or with the socket. */
@@ -142,6 +229,13 @@ struct {
 	__uint(max_entries, 32);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } counters SEC(".maps");
+
+/* Denials. The programs write, so many a second for each workload; Go reads. */
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 256 * 1024);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} events SEC(".maps");
 
 static __always_inline void count(enum reason why)
 {

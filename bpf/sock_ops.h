@@ -49,6 +49,42 @@ static __always_inline bool flow_of(struct bpf_sock_ops *ctx, bool client, struc
 	return true;
 }
 
+/* Takes a flow's entry out of pending; exactly one caller does, and gives back what the workload used. */
+static __always_inline void settle(const struct flow *f, __u64 workload_id)
+{
+	struct usage *u;
+
+	if (bpf_map_delete_elem(&pending, f))
+		return;
+	u = bpf_map_lookup_elem(&usages, &workload_id);
+	/* 0: the workload was withdrawn meanwhile, and enrolled again. */
+	if (u && u->pending)
+		__sync_fetch_and_add(&u->pending, -1);
+}
+
+/* Puts an origin into pending. */
+static __always_inline bool keep(struct bpf_sock_ops *ctx, struct flow *f, struct origin *o)
+{
+	struct usage *u = bpf_map_lookup_elem(&usages, &o->workload_id);
+	struct origin *dead;
+
+	if (!u)
+		return false;
+	/* Without the call at its close an entry could outlive its connection. */
+	if (bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG))
+		return false;
+	/* An entry of the same flow is a dead one's. */
+	dead = bpf_map_lookup_elem(&pending, f);
+	if (dead)
+		settle(f, dead->workload_id);
+	/* connect4 and connect6 looked already, but not for all processors at once. */
+	__sync_fetch_and_add(&u->pending, 1);
+	if (u->pending <= pending_quota && !bpf_map_update_elem(&pending, f, o, BPF_NOEXIST))
+		return true;
+	__sync_fetch_and_add(&u->pending, -1);
+	return false;
+}
+
 /* A client is about to send its SYN; its local port is chosen. */
 static __always_inline void dialled(struct bpf_sock_ops *ctx)
 {
@@ -62,11 +98,7 @@ static __always_inline void dialled(struct bpf_sock_ops *ctx)
 	/* Not captured. */
 	if (!o)
 		return;
-	/* Without the call at its close an entry could outlive its connection. An entry of the same flow is a dead
-	 * one's. */
-	if (!flow_of(ctx, true, &f) ||
-	    bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG) ||
-	    bpf_map_update_elem(&pending, &f, o, BPF_ANY))
+	if (!flow_of(ctx, true, &f) || !keep(ctx, &f, o))
 		count(REASON_LOST_PENDING);
 	bpf_sk_storage_delete(&dialling, sk);
 }
@@ -86,16 +118,20 @@ static __always_inline void accepted(struct bpf_sock_ops *ctx)
 		return;
 	if (!bpf_sk_storage_get(&origins, sk, o, BPF_SK_STORAGE_GET_F_CREATE))
 		count(REASON_LOST_ACCEPTED);
-	bpf_map_delete_elem(&pending, &f);
+	settle(&f, o->workload_id);
 }
 
 /* A captured client's socket closes: refused, timed out, or after its connection's life. */
 static __always_inline void closed(struct bpf_sock_ops *ctx)
 {
+	struct origin *o;
 	struct flow f;
 
-	if (flow_of(ctx, true, &f))
-		bpf_map_delete_elem(&pending, &f);
+	if (!flow_of(ctx, true, &f))
+		return;
+	o = bpf_map_lookup_elem(&pending, &f);
+	if (o)
+		settle(&f, o->workload_id);
 }
 
 SEC("sockops")

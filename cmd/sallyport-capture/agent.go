@@ -29,6 +29,8 @@ const (
 	enrolTimeout = 10 * time.Second
 	// statusInterval is how often the proxy is told how capture is.
 	statusInterval = time.Second
+	// proofInterval is how often the kernel is asked about every workload, and the canary dials.
+	proofInterval = time.Minute
 )
 
 // An agent is the privileged half: it ties documents, workloads, the kernel and the proxy together.
@@ -74,7 +76,9 @@ func newAgent(ctx context.Context, o options, log *zap.Logger) (*agent, error) {
 	}
 	a.source = workload.NewSource(hierarchy, a.cgroups, log)
 	a.documents.read = set{snapshot: snapshot, files: files}
-	if a.capture, err = capture.Open(capture.Options{Instance: instance, Hierarchy: hierarchy, Log: log}); err != nil {
+	if a.capture, err = capture.Open(capture.Options{
+		Instance: instance, Hierarchy: hierarchy, Log: log, Canary: []string{"/proc/self/exe", canaryCommand},
+	}); err != nil {
 		return nil, err
 	}
 	if err := a.open(ctx); err != nil {
@@ -119,6 +123,8 @@ func (a *agent) run(ctx context.Context, hangups <-chan os.Signal) error {
 	group.Go(func() error { return a.control.Serve(ctx, a) })
 	group.Go(func() error { return a.watchDocuments(ctx, hangups) })
 	group.Go(func() error { return a.source.Run(ctx, a.reconcile) })
+	group.Go(func() error { return a.capture.Events(ctx, a.denied) })
+	group.Go(func() error { return a.prove(ctx) })
 	group.Go(func() error {
 		ticker := time.NewTicker(statusInterval)
 		defer ticker.Stop()
@@ -134,9 +140,48 @@ func (a *agent) run(ctx context.Context, hangups <-chan os.Signal) error {
 	return group.Wait()
 }
 
+// prove asks the kernel about every workload and lets the canary dial, again and again until ctx ends.
+func (a *agent) prove(ctx context.Context) error {
+	ticker := time.NewTicker(proofInterval)
+	defer ticker.Stop()
+	for {
+		a.capture.Check()
+		if err := a.capture.Prove(ctx); err != nil && ctx.Err() == nil {
+			a.log.Error("capture is not effective", zap.Error(err))
+		}
+		a.relocate(true)
+		a.tell()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+	}
+}
+
+// denied logs a denial by the kernel, and tells the proxy.
+func (a *agent) denied(e handoff.CaptureEvent) {
+	a.log.Warn("denied by the kernel", zap.String("reason", e.Reason), zap.String("cgroup", e.Cgroup), zap.Uint64("workload", e.WorkloadID),
+		zap.Stringer("destination", e.Destination), zap.String("protocol", e.Protocol), zap.Uint32("pid", e.PID),
+		zap.Uint32("uid", e.UID), zap.String("comm", e.Comm), zap.Uint64("suppressed", e.Suppressed))
+	a.server.Event(e)
+}
+
+// relocate hands over the listeners of workloads that live in another network namespace than was known.
+func (a *agent) relocate(all bool) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range a.capture.Relocate(all) {
+		a.server.Enroll(e.Workload, e.Listeners)
+		a.log.Info("workload has listeners in its own network namespace", zap.String("cgroup", e.Cgroup), zap.Uint64("netns", e.NetnsCookie))
+	}
+}
+
 // reconcile makes what is enrolled what should be. What fails is tried again at the next call.
 func (a *agent) reconcile() {
-	if a.reconcileWorkloads() {
+	changed := a.reconcileWorkloads()
+	a.relocate(false)
+	if changed {
 		a.tell()
 	}
 }
@@ -215,7 +260,8 @@ func (a *agent) enroll(name string) (capture.Enrolled, error) {
 	}
 	delete(a.failed, name)
 	a.server.Enroll(e.Workload, e.Listeners)
-	a.log.Info("workload enrolled", zap.String("cgroup", e.Cgroup), zap.Uint64("id", e.ID))
+	a.log.Info("workload enrolled", zap.String("cgroup", e.Cgroup), zap.Uint64("id", e.ID), zap.Uint64("netns", e.NetnsCookie),
+		zap.Int("connections_reset", e.Reset), zap.Int("connections_left", e.Left))
 	return e, nil
 }
 
@@ -270,9 +316,13 @@ func (a *agent) Reload(ctx context.Context) error {
 	}
 }
 
-// Status implements control.Backend.
+// Status implements control.Backend: it asks the kernel.
 func (a *agent) Status() control.Status {
-	kernel := a.capture.Status()
+	return a.status(a.capture.Check())
+}
+
+// status joins what is known of the kernel's part with the rest.
+func (a *agent) status(kernel capture.Status) control.Status {
 	status := control.Status{
 		Version:   version,
 		Workloads: []control.Workload{},
@@ -306,6 +356,9 @@ func (a *agent) Status() control.Status {
 
 // tell tells the proxy how capture is.
 func (a *agent) tell() {
-	status := a.Status()
-	a.server.Status(handoff.CaptureStatus{Effective: status.Effective, Reason: status.Reason, Counters: status.Counters})
+	kernel := a.capture.Status()
+	status := a.status(kernel)
+	a.server.Status(handoff.CaptureStatus{
+		Effective: status.Effective, Reason: status.Reason, Counters: status.Counters, Guards: kernel.Guards,
+	})
 }

@@ -62,7 +62,7 @@ stops, workloads stay captured and get connection refused; "release" ends that.`
 	if err := command.MarkFlagRequired("proxy-uid"); err != nil {
 		panic(err) // The flag is defined above.
 	}
-	command.AddCommand(newReleaseCommand())
+	command.AddCommand(newReleaseCommand(), newCanaryCommand())
 	return command
 }
 
@@ -78,6 +78,19 @@ func newReleaseCommand() *cobra.Command {
 	}
 	command.Flags().StringVar(&runDir, "run-dir", defaultRunDir, "run directory of the agent")
 	return command
+}
+
+// canaryCommand is what the agent starts in a cgroup of its own to see that it is captured.
+const canaryCommand = "canary"
+
+func newCanaryCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:    canaryCommand + " ADDRESS",
+		Short:  "Dial an address, for the agent to see that it is captured",
+		Hidden: true,
+		Args:   cobra.ExactArgs(1),
+		RunE:   func(_ *cobra.Command, args []string) error { return capture.RunCanary(args[0]) },
+	}
 }
 
 // up runs until SIGTERM or SIGINT.

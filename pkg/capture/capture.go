@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport-dev/sallyport/bpf"
+	"github.com/sallyport-dev/sallyport/pkg/handoff"
 	"github.com/sallyport-dev/sallyport/pkg/workload/cgroup"
 )
 
@@ -26,9 +27,11 @@ type Options struct {
 	Hierarchy *cgroup.Hierarchy
 	// Log is told of what Open finds. Required by Open.
 	Log *zap.Logger
+	// Canary is the command that calls RunCanary with the address that it is given as its last argument. Required by Open.
+	Canary []string
 
-	// pendingEntries overrides the size of the map of unfinished handshakes; tests fill it.
-	pendingEntries uint32
+	// Tests fill the map of unfinished handshakes, and reach a workload's share of it.
+	pendingEntries, pendingQuota uint32
 }
 
 // A Capture is one instance's programs, maps, links and listeners. It is safe for concurrent use.
@@ -39,12 +42,23 @@ type Capture struct {
 	objects   bpf.CaptureObjects
 	programs  map[string]*ebpf.Program
 	ids       map[string]ebpf.ProgramID
-	cookie    uint64 // of the network namespace of the listeners
+	namespace inode  // the agent's network namespace
+	cookie    uint64 // its cookie
+
+	missing map[string]string // why a guard does not run, by its program; Open fills it
+
+	proving sync.Mutex // held while the canary runs
+	command []string   // that runs the canary
 
 	mu         sync.Mutex
 	root       []link.Link
 	workloads  map[uint64]*workload
 	stranded   map[uint64]stranded
+	suspects   map[uint64]bool // workloads that dialled from another network namespace than their listeners'
+	canary     *workload
+	family     string // why guard_family does not run
+	unproven   string // why the canary was not captured
+	rootReason string // why the programs of the root are not effective
 	generation uint64
 }
 
@@ -62,32 +76,43 @@ func Open(o Options) (*Capture, error) {
 	if err := checkForeign(o.Hierarchy.Root, "connect4", "connect6", "sock_ops", "get_origin"); err != nil {
 		return nil, err
 	}
+	namespace, err := ownNamespace()
+	if err != nil {
+		return nil, err
+	}
 	cookie, err := netnsCookie()
 	if err != nil {
 		return nil, err
 	}
-	if err := p.make(); err != nil {
+	if err := errors.Join(p.checkVersions(), p.make()); err != nil {
 		return nil, err
 	}
 	c := &Capture{
 		hierarchy: o.Hierarchy,
 		pins:      p,
 		log:       o.Log,
+		namespace: namespace,
 		cookie:    cookie,
+		command:   o.Canary,
 		workloads: map[uint64]*workload{},
 		stranded:  map[uint64]stranded{},
+		suspects:  map[uint64]bool{},
+		missing:   map[string]string{},
 	}
-	if err := c.load(o.pendingEntries); err != nil {
+	if err := c.load(o); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(c.attachRoot(), c.adoptWorkloads()); err != nil {
-		return nil, errors.Join(err, c.Close())
+	for _, step := range []func() error{c.protectCanary, c.attachRoot, c.adoptWorkloads, c.enrollCanary, c.disownStale} {
+		if err := step(); err != nil {
+			return nil, errors.Join(err, c.Close())
+		}
 	}
+	c.Check()
 	return c, nil
 }
 
 // load loads the programs and maps; pinned maps are used as they are.
-func (c *Capture) load(pendingEntries uint32) error {
+func (c *Capture) load(o Options) error {
 	spec, err := bpf.LoadCapture()
 	if err != nil {
 		return fmt.Errorf("load programs: %w", err)
@@ -95,8 +120,13 @@ func (c *Capture) load(pendingEntries uint32) error {
 	if err := spec.Variables[bpf.CaptureVarPageSize].Set(int32(os.Getpagesize())); err != nil {
 		return fmt.Errorf("load programs: %w", err)
 	}
-	if pendingEntries != 0 {
-		spec.Maps[bpf.CaptureMapPending].MaxEntries = pendingEntries
+	if o.pendingEntries != 0 {
+		spec.Maps[bpf.CaptureMapPending].MaxEntries = o.pendingEntries
+	}
+	if o.pendingQuota != 0 {
+		if err := spec.Variables[bpf.CaptureVarPendingQuota].Set(o.pendingQuota); err != nil {
+			return fmt.Errorf("load programs: %w", err)
+		}
 	}
 	err = spec.LoadAndAssign(&c.objects, &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: c.pins.maps()}})
 	if errors.Is(err, ebpf.ErrMapIncompatible) {
@@ -106,10 +136,18 @@ func (c *Capture) load(pendingEntries uint32) error {
 		return fmt.Errorf("load programs: %w", err)
 	}
 	c.programs = map[string]*ebpf.Program{
-		"connect4":   c.objects.Connect4,
-		"connect6":   c.objects.Connect6,
-		"sock_ops":   c.objects.SockOps,
-		"get_origin": c.objects.GetOrigin,
+		"connect4":       c.objects.Connect4,
+		"connect6":       c.objects.Connect6,
+		"sock_ops":       c.objects.SockOps,
+		"get_origin":     c.objects.GetOrigin,
+		"guard_connect4": c.objects.GuardConnect4,
+		"guard_connect6": c.objects.GuardConnect6,
+		"guard_socket":   c.objects.GuardSocket,
+		"guard_sendmsg4": c.objects.GuardSendmsg4,
+		"guard_sendmsg6": c.objects.GuardSendmsg6,
+		"guard_bind4":    c.objects.GuardBind4,
+		"guard_bind6":    c.objects.GuardBind6,
+		"guard_egress":   c.objects.GuardEgress,
 	}
 	c.ids = map[string]ebpf.ProgramID{}
 	for name, program := range c.programs {
@@ -123,10 +161,11 @@ func (c *Capture) load(pendingEntries uint32) error {
 		}
 		c.ids[name] = id
 	}
-	return nil
+	// Denials that are nobody's in particular.
+	return c.share(0)
 }
 
-// attachRoot attaches what carries origins; it comes before any redirection.
+// attachRoot attaches what carries origins, which comes before any redirection, and the guards.
 func (c *Capture) attachRoot() error {
 	id, err := c.hierarchy.ID("/")
 	if err != nil {
@@ -139,14 +178,9 @@ func (c *Capture) attachRoot() error {
 		}
 		c.root = append(c.root, attached)
 	}
+	c.attachGuards(id)
 	return nil
 }
-
-// rootPrograms are attached to the root, workloadPrograms to each enrolled cgroup.
-var (
-	rootPrograms     = []string{"sock_ops", "get_origin"}
-	workloadPrograms = []string{"connect4", "connect6"}
-)
 
 // adoptWorkloads enrols again what an earlier process enrolled.
 func (c *Capture) adoptWorkloads() error {
@@ -167,10 +201,16 @@ func (c *Capture) adoptWorkloads() error {
 			c.log.Info("removed the pins of a cgroup that is gone", zap.Uint64("cgroup_id", id))
 			continue
 		}
+		if name == c.canaryName() {
+			continue
+		}
 		if _, err := c.Enroll(name); err != nil {
 			c.log.Error("a workload of an earlier process can not be enrolled again; it is denied its targets",
 				zap.String("cgroup", name), zap.Error(err))
-			if err := c.strand(id, name, err); err != nil {
+			c.mu.Lock()
+			err := c.strand(id, name, err)
+			c.mu.Unlock()
+			if err != nil {
 				return err
 			}
 		}
@@ -178,19 +218,33 @@ func (c *Capture) adoptWorkloads() error {
 	return nil
 }
 
-// strand leaves a workload's pins, and denies: a port of 0 is none.
+// strand leaves a workload's pins, and denies: a port of 0 is none. The lock is held.
 func (c *Capture) strand(id uint64, name string, reason error) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.stranded[id] = stranded{name: name, reason: reason.Error()}
-	return c.put(id, c.nextGeneration(), 0, 0)
+	return c.put(handoff.Workload{ID: id, Generation: c.nextGeneration(), NetnsCookie: c.cookie}, listeners{}, false)
 }
 
-// put writes a workload's entry; the connect programs go by it from then on.
-func (c *Capture) put(id, generation uint64, port4, port6 uint16) error {
-	entry := bpf.CaptureWorkload{Generation: generation, NetnsCookie: c.cookie, Port4: port4, Port6: port6}
-	if err := c.objects.Workloads.Put(id, entry); err != nil {
-		return fmt.Errorf("write workload %d: %w", id, err)
+// put writes a workload's entry; the programs go by it from then on.
+func (c *Capture) put(w handoff.Workload, l listeners, canary bool) error {
+	if err := c.share(w.ID); err != nil {
+		return err
+	}
+	entry := bpf.CaptureWorkload{Generation: w.Generation, NetnsCookie: w.NetnsCookie}
+	entry.Port4, entry.Port6 = l.ports()
+	if canary {
+		entry.Canary = 1
+	}
+	if err := c.objects.Workloads.Put(w.ID, entry); err != nil {
+		return fmt.Errorf("write workload %d: %w", w.ID, err)
+	}
+	return nil
+}
+
+// share gives a workload its share of what all share. One that has it keeps it: its connections go on.
+func (c *Capture) share(id uint64) error {
+	err := c.objects.Usages.Update(id, bpf.CaptureUsage{}, ebpf.UpdateNoExist)
+	if err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return fmt.Errorf("write the usage of workload %d: %w", id, err)
 	}
 	return nil
 }
@@ -200,7 +254,22 @@ func (c *Capture) forget(id uint64) error {
 	if err := c.objects.Workloads.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("remove workload %d: %w", id, err)
 	}
+	if err := c.objects.Usages.Delete(id); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("remove the usage of workload %d: %w", id, err)
+	}
 	return nil
+}
+
+// all are the workloads and the canary; the lock is held.
+func (c *Capture) all() []*workload {
+	list := make([]*workload, 0, len(c.workloads)+1)
+	for _, w := range c.workloads {
+		list = append(list, w)
+	}
+	if c.canary != nil {
+		list = append(list, c.canary)
+	}
+	return list
 }
 
 // nextGeneration grows over restarts too: it is the time since boot in nanoseconds, and pins do not outlive a boot.
@@ -221,10 +290,11 @@ func (c *Capture) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var errs []error
-	for _, w := range c.workloads {
+	for _, w := range c.all() {
 		errs = append(errs, w.listeners.close(), closeLinks(w.links))
 	}
 	clear(c.workloads)
+	c.canary = nil
 	errs = append(errs, closeLinks(c.root), c.objects.Close())
 	c.root = nil
 	return errors.Join(errs...)

@@ -145,21 +145,51 @@ func TestOtherNamesOfLoopbackDoNotAvoidCapture(t *testing.T) {
 	}
 }
 
-func TestDirectDialOfAListenerHasNoOrigin(t *testing.T) {
+func TestListenerCanNotBeDialledDirectly(t *testing.T) {
 	n := newNode(t)
 	name, dir := n.cgroup("shop")
 	_, other := n.cgroup("other")
 	c := n.open()
 	targets(t, c, db4)
 	e := n.enroll(c, name)
-	r := startReader(t, e.Listeners[0])
+	denied := uint64(0)
 	for _, from := range []string{dir, other, ""} {
-		client := start(t, from, "dial", nil, "connect", e.Listeners[0].Addr().String())
-		if got := r.report(t); got.Error != handoff.ErrNoOrigin.Error() {
-			t.Errorf("from %q: got %+v: want %q", from, got, handoff.ErrNoOrigin)
+		for _, listener := range e.Listeners {
+			if got := dial(t, from, "connect", listener.Addr().String()); got != "EPERM" {
+				t.Errorf("from %q to %s: %s: want EPERM", from, listener.Addr(), got)
+			}
+			denied++
 		}
-		client.line(t)
+		// By their other names.
+		for _, host := range []string{"0.0.0.0", "[::ffff:127.0.0.1]", "[::]"} {
+			_, port, _ := net.SplitHostPort(e.Listeners[0].Addr().String())
+			if got := dial(t, from, "fastopen", host+":"+port); got != "EPERM" {
+				t.Errorf("from %q to %s: %s: want EPERM", from, host, got)
+			}
+			denied++
+		}
 	}
+	if got := counter(t, c, "denied_listener"); got != denied {
+		t.Errorf("denied_listener is %d: want %d", got, denied)
+	}
+}
+
+func TestConnectionWithoutAnEntryHasNoOrigin(t *testing.T) {
+	n := newNode(t)
+	name, dir := n.cgroup("shop")
+	c := n.open()
+	targets(t, c, db4)
+	e := n.enroll(c, name)
+	r := startReader(t, e.Listeners[0])
+	// As if the guard were not there.
+	if err := c.disown(c.workloads[e.ID].listeners.keys()); err != nil {
+		t.Fatal(err)
+	}
+	client := start(t, dir, "dial", nil, "connect", e.Listeners[0].Addr().String())
+	if got := r.report(t); got.Error != handoff.ErrNoOrigin.Error() {
+		t.Errorf("got %+v: want %q", got, handoff.ErrNoOrigin)
+	}
+	client.line(t)
 }
 
 func TestOtherNetworkNamespaceIsDenied(t *testing.T) {
@@ -251,7 +281,7 @@ func TestFamilyWithoutAListenerIsDenied(t *testing.T) {
 	c := n.open()
 	targets(t, c, db6)
 	e := n.enroll(c, name)
-	if err := c.put(e.ID, e.Generation, 0, 0); err != nil {
+	if err := c.put(e.Workload, listeners{}, false); err != nil {
 		t.Fatal(err)
 	}
 	if got := dial(t, dir, "connect", db6); got != "EPERM" {

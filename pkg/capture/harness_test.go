@@ -48,7 +48,8 @@ func newNode(t *testing.T) *node {
 			t.Error(err)
 		}
 	})
-	n.options = Options{Instance: "0123456789ab", BPFFS: bpffs, Hierarchy: hierarchy, Log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel))}
+	n.options = Options{Instance: "0123456789ab", BPFFS: bpffs, Hierarchy: hierarchy, Log: zaptest.NewLogger(t, zaptest.Level(zap.WarnLevel)),
+		Canary: []string{"/proc/self/exe", canaryArgument}}
 	t.Cleanup(func() {
 		if err := Release(n.options); err != nil {
 			t.Error(err)

@@ -22,6 +22,9 @@ func TestSharedStructsHaveNoHiddenPadding(t *testing.T) {
 		{"workload", bpf.CaptureWorkload{}, unsafe.Sizeof(bpf.CaptureWorkload{}), 24},
 		{"target4", bpf.CaptureTarget4{}, unsafe.Sizeof(bpf.CaptureTarget4{}), 12},
 		{"target6", bpf.CaptureTarget6{}, unsafe.Sizeof(bpf.CaptureTarget6{}), 24},
+		{"usage", bpf.CaptureUsage{}, unsafe.Sizeof(bpf.CaptureUsage{}), 24},
+		{"listener_port", bpf.CaptureListenerPort{}, unsafe.Sizeof(bpf.CaptureListenerPort{}), 16},
+		{"event", bpf.CaptureEvent{}, unsafe.Sizeof(bpf.CaptureEvent{}), 88},
 		{"flow", bpf.CaptureFlow{}, unsafe.Sizeof(bpf.CaptureFlow{}), 48},
 	} {
 		if int(test.memory) != test.want || binary.Size(test.value) != test.want {

@@ -7,12 +7,121 @@ import (
 	"net"
 	"os"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport-dev/sallyport/bpf"
 )
 
 // listeners are what a workload's connections are redirected to.
 type listeners struct {
-	v4, v6 *net.TCPListener // v6 is nil where the host has no IPv6
+	v4, v6    *net.TCPListener // v6 is nil where the namespace has no IPv6
+	namespace inode
+	cookie    uint64
+}
+
+// open opens a workload's listeners where its oldest process is, or in the agent's own network namespace while it has none.
+func (c *Capture) open(name string, id uint64) (listeners, error) {
+	running, err := tasks(c.hierarchy, name)
+	if err != nil {
+		return listeners{}, err
+	}
+	defer closeTasks(running)
+	where := c.namespace
+	var entered *os.File
+	if len(running) > 0 && running[0].namespace != c.namespace {
+		where = running[0].namespace
+		if entered, err = running[0].openNamespace(name); err != nil {
+			return listeners{}, err
+		}
+		defer entered.Close()
+	}
+	var opened listeners
+	err = inNamespace(entered, func() error {
+		cookie, err := netnsCookie()
+		if err != nil {
+			return err
+		}
+		opened, err = listen()
+		opened.namespace, opened.cookie = where, cookie
+		return err
+	})
+	if err == nil {
+		err = c.own(opened, id)
+	}
+	if err != nil {
+		return listeners{}, errors.Join(err, opened.close())
+	}
+	return opened, nil
+}
+
+// own marks listeners as a workload's, for the redirecting programs, and their ports as nobody else's, for guard_bind.
+func (c *Capture) own(l listeners, id uint64) error {
+	for _, listener := range l.all() {
+		raw, err := listener.SyscallConn()
+		if err != nil {
+			return err
+		}
+		var marked error
+		if err := raw.Control(func(fd uintptr) { marked = c.objects.Listeners.Put(int32(fd), id) }); err != nil {
+			return err
+		}
+		if marked != nil {
+			return fmt.Errorf("mark a listener: %w", marked)
+		}
+	}
+	for _, key := range l.keys() {
+		if err := c.objects.ListenerPorts.Put(key, id); err != nil {
+			return fmt.Errorf("keep the port of a listener: %w", err)
+		}
+	}
+	return nil
+}
+
+// disown gives ports free that are not a workload's any more.
+func (c *Capture) disown(keys []bpf.CaptureListenerPort) error {
+	for _, key := range keys {
+		if err := c.objects.ListenerPorts.Delete(key); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("give the port of a listener free: %w", err)
+		}
+	}
+	return nil
+}
+
+// disownStale gives the ports free that an earlier process kept: no workload is redirected to them any more.
+func (c *Capture) disownStale() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	inUse := map[bpf.CaptureListenerPort]bool{}
+	for _, w := range c.all() {
+		for _, key := range w.listeners.keys() {
+			inUse[key] = true
+		}
+	}
+	var (
+		key   bpf.CaptureListenerPort
+		id    uint64
+		stale []bpf.CaptureListenerPort
+	)
+	entries := c.objects.ListenerPorts.Iterate()
+	for entries.Next(&key, &id) {
+		if !inUse[key] {
+			stale = append(stale, key)
+		}
+	}
+	if err := entries.Err(); err != nil {
+		return fmt.Errorf("read the ports of listeners: %w", err)
+	}
+	return c.disown(stale)
+}
+
+// keys are the listeners' keys in the map of ports.
+func (l listeners) keys() []bpf.CaptureListenerPort {
+	var keys []bpf.CaptureListenerPort
+	for _, listener := range l.all() {
+		keys = append(keys, bpf.CaptureListenerPort{NetnsCookie: l.cookie, Port: uint32(listener.Addr().(*net.TCPAddr).Port)})
+	}
+	return keys
 }
 
 // listen opens a workload's listeners on loopback, at ports of the kernel's choice. They are plain TCP: an accepted MPTCP
@@ -38,17 +147,23 @@ func listen() (listeners, error) {
 
 // all are those that there are.
 func (l listeners) all() []*net.TCPListener {
-	if l.v6 == nil {
-		return []*net.TCPListener{l.v4}
+	var all []*net.TCPListener
+	for _, listener := range []*net.TCPListener{l.v4, l.v6} {
+		if listener != nil {
+			all = append(all, listener)
+		}
 	}
-	return []*net.TCPListener{l.v4, l.v6}
+	return all
 }
 
 func (l listeners) ports() (port4, port6 uint16) {
+	if l.v4 != nil {
+		port4 = uint16(l.v4.Addr().(*net.TCPAddr).Port)
+	}
 	if l.v6 != nil {
 		port6 = uint16(l.v6.Addr().(*net.TCPAddr).Port)
 	}
-	return uint16(l.v4.Addr().(*net.TCPAddr).Port), port6
+	return port4, port6
 }
 
 // close closes those that are still open.
@@ -60,19 +175,4 @@ func (l listeners) close() error {
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// netnsCookie is the cookie of the network namespace that the calling thread makes sockets in; SO_NETNS_COOKIE, socket(7),
-// Linux 5.14.
-func netnsCookie() (uint64, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
-	if err != nil {
-		return 0, os.NewSyscallError("socket", err)
-	}
-	defer unix.Close(fd)
-	cookie, err := unix.GetsockoptUint64(fd, unix.SOL_SOCKET, unix.SO_NETNS_COOKIE)
-	if err != nil {
-		return 0, fmt.Errorf("network namespace's cookie: %w", os.NewSyscallError("getsockopt", err))
-	}
-	return cookie, nil
 }

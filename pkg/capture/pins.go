@@ -10,13 +10,14 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport-dev/sallyport/pkg/workload/cgroup"
 )
 
 // abi names the version of the pinned maps' layout; it is part of every pin's path.
-const abi = "v1"
+const abi = "v2"
 
 // defaultBPFFS is where bpffs is mounted when it is mounted nowhere.
 const defaultBPFFS = "/sys/fs/bpf"
@@ -36,7 +37,8 @@ func Instance(runDir string) (string, error) {
 type pins struct{ dir string }
 
 func (p pins) maps() string            { return filepath.Join(p.dir, "maps") }
-func (p pins) root(name string) string { return filepath.Join(p.dir, "root", name) }
+func (p pins) roots() string           { return filepath.Join(p.dir, "root") }
+func (p pins) root(name string) string { return filepath.Join(p.roots(), name) }
 func (p pins) workloads() string       { return filepath.Join(p.dir, "workloads") }
 func (p pins) workload(id uint64) string {
 	return filepath.Join(p.workloads(), strconv.FormatUint(id, 10))
@@ -45,7 +47,7 @@ func (p pins) link(id uint64, name string) string { return filepath.Join(p.workl
 
 // make makes the directories.
 func (p pins) make() error {
-	for _, dir := range []string{p.maps(), filepath.Join(p.dir, "root"), p.workloads()} {
+	for _, dir := range []string{p.maps(), p.roots(), p.workloads()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return fmt.Errorf("make a directory for pins: %w", err)
 		}
@@ -70,9 +72,34 @@ func (p pins) ids() (map[uint64]bool, error) {
 	return ids, nil
 }
 
-// remove removes a workload's pins; with the last reference its links are detached.
+// remove removes a workload's pins, and detaches its links.
 func (p pins) remove(id uint64) error {
-	if err := os.RemoveAll(p.workload(id)); err != nil {
+	return removeLinks(p.workload(id))
+}
+
+// removeLinks detaches the links that are pinned in a directory, and removes it. With the last reference a link would go by
+// itself, but some time later.
+func removeLinks(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("remove pins: %w", err)
+	}
+	for _, entry := range entries {
+		pin := filepath.Join(dir, entry.Name())
+		pinned, err := link.LoadPinnedLink(pin, nil)
+		if err != nil {
+			return fmt.Errorf("remove pin %s: %w", pin, err)
+		}
+		// A link of a kind that can not be detached goes with its pin.
+		err = pinned.Detach()
+		if closed := pinned.Close(); closed != nil || err != nil && !errors.Is(err, link.ErrNotSupported) {
+			return fmt.Errorf("remove pin %s: %w", pin, errors.Join(err, closed))
+		}
+	}
+	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove pins: %w", err)
 	}
 	return nil
@@ -94,6 +121,29 @@ func findPins(bpffs, instance string, mount bool) (pins, error) {
 		return pins{}, fmt.Errorf("%s is no bpffs", bpffs)
 	}
 	return pins{dir: filepath.Join(bpffs, "sallyport", abi, instance)}, nil
+}
+
+// versions are the directories of an instance's pins, of whatever layout.
+func (p pins) versions() ([]string, error) {
+	versions, err := filepath.Glob(filepath.Join(filepath.Dir(filepath.Dir(p.dir)), "*", filepath.Base(p.dir)))
+	if err != nil {
+		return nil, fmt.Errorf("list pins: %w", err)
+	}
+	return versions, nil
+}
+
+// checkVersions is an error when another layout's programs are there: they would redirect to listeners that are gone.
+func (p pins) checkVersions() error {
+	versions, err := p.versions()
+	if err != nil {
+		return err
+	}
+	for _, dir := range versions {
+		if dir != p.dir {
+			return fmt.Errorf("%s was pinned by another version of sallyport (end its capture with \"sallyport down\")", dir)
+		}
+	}
+	return nil
 }
 
 // errNoBPFFS says that bpffs is mounted nowhere.
@@ -128,11 +178,28 @@ func Release(o Options) error {
 	if err != nil {
 		return err
 	}
-	// Workloads first: a redirection without the rest would be refused.
-	for _, dir := range []string{p.workloads(), p.dir} {
-		if err := os.RemoveAll(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	versions, err := p.versions()
+	if err != nil {
+		return err
+	}
+	for _, dir := range versions {
+		version := pins{dir: dir}
+		ids, err := version.ids()
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		// Workloads first: a redirection without the rest would be refused.
+		for id := range ids {
+			if err := version.remove(id); err != nil {
+				return fmt.Errorf("release capture: %w", err)
+			}
+		}
+		if err := removeLinks(version.roots()); err != nil {
+			return fmt.Errorf("release capture: %w", err)
+		}
+		if err := os.RemoveAll(dir); err != nil {
 			return fmt.Errorf("release capture: %w", err)
 		}
 	}
-	return nil
+	return removeCanary(o.Instance)
 }

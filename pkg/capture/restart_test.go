@@ -177,7 +177,7 @@ func TestStatusSaysWhatIsNotEffective(t *testing.T) {
 	if err := os.Remove(c.pins.link(e.ID, "connect6")); err != nil {
 		t.Fatal(err)
 	}
-	if status := c.Status(); status.Effective || !strings.Contains(status.Reason, "capture would end with this process") {
+	if status := c.Check(); status.Effective || !strings.Contains(status.Reason, "capture would end with this process") {
 		t.Errorf("without a pin: got %+v", status)
 	}
 	// The link goes with its last reference.
@@ -186,7 +186,7 @@ func TestStatusSaysWhatIsNotEffective(t *testing.T) {
 		l.Close()
 	}
 	c.mu.Unlock()
-	if err := c.effective(name); err == nil || !strings.Contains(err.Error(), "connect6 does not run") {
+	if err := c.effective(c.workloads[e.ID]); err == nil || !strings.Contains(err.Error(), "connect6 does not run") {
 		t.Errorf("without a link: %v", err)
 	}
 }
@@ -211,8 +211,8 @@ func TestForeignExclusiveAttachmentIsAClearError(t *testing.T) {
 	if _, err := c.Enroll(name + "/below"); !errors.Is(err, ErrForeign) {
 		t.Errorf("below it: got %v: want %v", err, ErrForeign)
 	}
-	if ids, err := c.pins.ids(); err != nil || len(ids) != 0 {
-		t.Errorf("pins of %v are left, %v", ids, err)
+	if ids, err := c.pins.ids(); err != nil || len(ids) != 1 {
+		t.Errorf("pins of %v are left, %v: want the canary's alone", ids, err)
 	}
 	if err := link.RawDetachProgram(link.RawDetachProgramOptions{Target: int(foreign.Fd()), Program: c.objects.Connect4, Attach: ebpf.AttachCGroupInet4Connect}); err != nil {
 		t.Fatal(err)
@@ -226,7 +226,10 @@ func TestWorkloadThatCannotBeEnrolledAgainIsDenied(t *testing.T) {
 	c := n.open()
 	targets(t, c, db4)
 	e := n.enroll(c, name)
-	if err := c.strand(e.ID, name, errors.New("a reason")); err != nil {
+	c.mu.Lock()
+	err := c.strand(e.ID, name, errors.New("a reason"))
+	c.mu.Unlock()
+	if err != nil {
 		t.Fatal(err)
 	}
 	if got := dial(t, dir, "connect", db4); got != "EPERM" {

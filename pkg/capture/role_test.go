@@ -22,7 +22,17 @@ import (
 // roleVariable makes the test binary another process: a workload's client, or the proxy's half that reads origins.
 const roleVariable = "SALLYPORT_TEST_ROLE"
 
+// canaryArgument makes the test binary the canary's process.
+const canaryArgument = "canary"
+
 func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == canaryArgument {
+		if err := RunCanary(os.Args[2]); err != nil {
+			fmt.Fprintln(os.Stderr, "canary:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	switch os.Getenv(roleVariable) {
 	case "":
 		os.Setenv("GORACE", "atexit_sleep_ms=0") // For the processes that tests start.

@@ -16,9 +16,10 @@ import (
 const portBits = 32
 
 // SetTargets makes the endpoints the ones that are captured. New ones are added before old ones are removed, so that nothing
-// that is in both is ever open; on an error all old ones still stand.
+// that is in both is ever open; on an error all old ones still stand. Connections that workloads have to new ones are ended.
 func (c *Capture) SetTargets(endpoints []handoff.Endpoint) error {
-	want4, want6 := map[bpf.CaptureTarget4]bool{}, map[bpf.CaptureTarget6]bool{}
+	want4 := map[bpf.CaptureTarget4]bool{key4(netip.PrefixFrom(canary4.Addr(), 32), canary4.Port()): true}
+	want6 := map[bpf.CaptureTarget6]bool{key6(netip.PrefixFrom(canary6.Addr(), 128), canary6.Port()): true}
 	for _, endpoint := range endpoints {
 		prefix, err := canonical(endpoint.Prefix)
 		if err != nil {
@@ -32,13 +33,20 @@ func (c *Capture) SetTargets(endpoints []handoff.Endpoint) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	stale4, err := add(c.objects.Targets4, want4)
+	stale4, added4, err := add(c.objects.Targets4, want4)
 	if err != nil {
 		return err
 	}
-	stale6, err := add(c.objects.Targets6, want6)
+	stale6, added6, err := add(c.objects.Targets6, want6)
 	if err != nil {
 		return err
+	}
+	if added4 || added6 {
+		for _, w := range c.workloads {
+			if err := c.reset(w); err != nil {
+				return fmt.Errorf("workload %s: %w", w.facts.Cgroup, err)
+			}
+		}
 	}
 	return errors.Join(remove(c.objects.Targets4, stale4), remove(c.objects.Targets6, stale6))
 }
@@ -73,7 +81,7 @@ func key6(prefix netip.Prefix, port uint16) bpf.CaptureTarget6 {
 }
 
 // add writes the wanted keys that are missing, and yields those that are not wanted any more.
-func add[K comparable](m *ebpf.Map, want map[K]bool) (stale []K, err error) {
+func add[K comparable](m *ebpf.Map, want map[K]bool) (stale []K, added bool, err error) {
 	have := map[K]bool{}
 	var (
 		key   K
@@ -87,17 +95,18 @@ func add[K comparable](m *ebpf.Map, want map[K]bool) (stale []K, err error) {
 		}
 	}
 	if err := entries.Err(); err != nil {
-		return nil, fmt.Errorf("read targets: %w", err)
+		return nil, false, fmt.Errorf("read targets: %w", err)
 	}
 	for key := range want {
 		if have[key] {
 			continue
 		}
 		if err := m.Put(key, uint32(1)); err != nil {
-			return nil, fmt.Errorf("write a target: %w", err)
+			return nil, false, fmt.Errorf("write a target: %w", err)
 		}
+		added = true
 	}
-	return stale, nil
+	return stale, added, nil
 }
 
 func remove[K comparable](m *ebpf.Map, keys []K) error {

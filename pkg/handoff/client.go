@@ -29,6 +29,8 @@ type Handler interface {
 	Withdraw(id uint64)
 	// CaptureStatus is called each second, and when something changed.
 	CaptureStatus(CaptureStatus)
+	// CaptureEvent is called for denials by the kernel, of which capture does not send more than so many.
+	CaptureEvent(CaptureEvent)
 }
 
 // A Client is the proxy's side of the seam.
@@ -192,6 +194,8 @@ func (c *Client) dispatch(in incoming, handler Handler) error {
 		handler.Withdraw(m.ID)
 	case kindStatus:
 		handler.CaptureStatus(*m.Status)
+	case kindEvent:
+		handler.CaptureEvent(*m.Event)
 	default:
 		return fmt.Errorf("%w: %s from capture", errMessage, m.Kind)
 	}

@@ -15,6 +15,7 @@ const (
 	maxDocumentsBytes = 32 << 20
 	maxFileBytes      = 1 << 20
 	maxDescriptors    = 4
+	maxQueuedEvents   = 256
 )
 
 // kind is what a message is; each is one datagram, with descriptors where noted.
@@ -28,6 +29,7 @@ const (
 	kindEnroll    kind = "enroll"    // one descriptor for each listener
 	kindWithdraw  kind = "withdraw"
 	kindStatus    kind = "status"
+	kindEvent     kind = "event"
 	kindFile      kind = "file" // one descriptor: the content; none with an error
 	// To capture.
 	kindApplied  kind = "applied"  // answers documents
@@ -44,6 +46,7 @@ type message struct {
 	ID         uint64         `json:"id,omitempty"`
 	Generation uint64         `json:"generation,omitempty"`
 	Status     *CaptureStatus `json:"status,omitempty"`
+	Event      *CaptureEvent  `json:"event,omitempty"`
 	Request    uint64         `json:"request,omitempty"`
 	Path       string         `json:"path,omitempty"`
 	Error      string         `json:"error,omitempty"`
@@ -67,6 +70,8 @@ func decode(data []byte, descriptors int) (*message, error) {
 		whole, min, max = m.Workload != nil, 1, maxDescriptors
 	case kindStatus:
 		whole = m.Status != nil
+	case kindEvent:
+		whole = m.Event != nil
 	case kindFile:
 		if m.Error == "" {
 			min, max = 1, 1

@@ -25,6 +25,7 @@ func TestMalformedMessagesAreErrors(t *testing.T) {
 		{"documents without content", `{"kind":"documents"}`, 0},
 		{"documents with two contents", `{"kind":"documents"}`, 2},
 		{"status without a body", `{"kind":"status"}`, 0},
+		{"event without a body", `{"kind":"event"}`, 0},
 		{"read without a path", `{"kind":"read"}`, 0},
 		{"read with a descriptor", `{"kind":"read","path":"/x"}`, 1},
 		{"file with neither content nor error", `{"kind":"file"}`, 0},
@@ -62,7 +63,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		// What dispatch and read take for granted.
 		if m.Kind == kindEnroll && (m.Workload == nil || descriptors < 1) || m.Kind == kindDocuments && descriptors != 1 ||
-			m.Kind == kindStatus && m.Status == nil || m.Kind == kindFile && m.Error == "" && descriptors != 1 {
+			m.Kind == kindStatus && m.Status == nil || m.Kind == kindEvent && m.Event == nil || m.Kind == kindFile && m.Error == "" && descriptors != 1 {
 			t.Errorf("%+v with %d descriptors was taken", m, descriptors)
 		}
 	})

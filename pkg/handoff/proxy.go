@@ -20,6 +20,7 @@ type proxy struct {
 
 	lock    sync.Mutex
 	queue   []outgoing
+	events  int // in the queue
 	stopped bool
 	wake    chan struct{}
 
@@ -48,13 +49,19 @@ func newProxy(conn *net.UnixConn, pid uint32) *proxy {
 	}
 }
 
-// put queues a message and never blocks; a status replaces one that was not sent yet.
+// put queues a message and never blocks; a status replaces one that was not sent yet, and events beyond the most that may
+// wait are dropped: capture has logged them.
 func (p *proxy) put(out outgoing) {
 	p.lock.Lock()
 	last := len(p.queue) - 1
-	if last >= 0 && out.message.Kind == kindStatus && p.queue[last].message.Kind == kindStatus {
+	switch kind := out.message.Kind; {
+	case last >= 0 && kind == kindStatus && p.queue[last].message.Kind == kindStatus:
 		p.queue[last] = out
-	} else {
+	case kind == kindEvent && p.events >= maxQueuedEvents:
+	default:
+		if kind == kindEvent {
+			p.events++
+		}
 		p.queue = append(p.queue, out)
 	}
 	p.lock.Unlock()
@@ -81,7 +88,7 @@ func (p *proxy) write() error {
 	for range p.wake {
 		p.lock.Lock()
 		queue, stopped := p.queue, p.stopped
-		p.queue = nil
+		p.queue, p.events = nil, 0
 		p.lock.Unlock()
 		if stopped {
 			return nil

@@ -84,6 +84,7 @@ type event struct {
 	listeners []*net.TCPListener
 	withdraw  uint64
 	status    *CaptureStatus
+	event     *CaptureEvent
 }
 
 // handler sends each call to a channel.
@@ -104,6 +105,7 @@ func (h *handler) Enroll(w Workload, l []*net.TCPListener) {
 }
 func (h *handler) Withdraw(id uint64)            { h.events <- event{withdraw: id} }
 func (h *handler) CaptureStatus(s CaptureStatus) { h.events <- event{status: &s} }
+func (h *handler) CaptureEvent(e CaptureEvent)   { h.events <- event{event: &e} }
 
 // proxyUnderTest is a connected client whose Run runs.
 type proxyUnderTest struct {
@@ -197,6 +199,26 @@ func TestNewProxyIsGivenAllThereIsAndThenChanges(t *testing.T) {
 	s.Status(CaptureStatus{Effective: true, Counters: map[string]uint64{"captured": 1}})
 	if got := p.next(); !got.status.Effective || got.status.Counters["captured"] != 1 {
 		t.Errorf("got %+v", got)
+	}
+	denied := CaptureEvent{Reason: "denied_udp", WorkloadID: 8, Destination: netip.MustParseAddrPort("192.0.2.1:443"), Protocol: "udp", PID: 9}
+	s.Event(denied)
+	if got := p.next(); *got.event != denied {
+		t.Errorf("got %+v: want %+v", got.event, denied)
+	}
+	s.Event(CaptureEvent{Reason: "denied_socket"})
+	if got := p.next(); got.event.Destination.IsValid() {
+		t.Errorf("got %+v: want no destination", got.event)
+	}
+}
+
+func TestEventsBeyondWhatMayWaitAreDropped(t *testing.T) {
+	p := newProxy(nil, 0)
+	for range 2 * maxQueuedEvents {
+		p.put(outgoing{message: &message{Kind: kindEvent, Event: &CaptureEvent{}}})
+	}
+	p.put(outgoing{message: &message{Kind: kindWithdraw, ID: 1}})
+	if got := len(p.queue); got != maxQueuedEvents+1 {
+		t.Errorf("%d messages wait: want %d events and what came after", got, maxQueuedEvents)
 	}
 }
 

@@ -238,6 +238,15 @@ func (s *Server) Status(status CaptureStatus) {
 	}
 }
 
+// Event tells the newest proxy of a denial. Where it does not keep up, it is not told of all.
+func (s *Server) Event(event CaptureEvent) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if newest := s.newest(); newest != nil {
+		newest.put(outgoing{message: &message{Kind: kindEvent, Event: &event}})
+	}
+}
+
 // Proxy is the state of the newest proxy.
 func (s *Server) Proxy() ProxyState {
 	s.mu.Lock()

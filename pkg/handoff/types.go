@@ -2,6 +2,7 @@ package handoff
 
 import (
 	"net/netip"
+	"time"
 )
 
 // Workload is what the privileged half knows of an enrolled workload.
@@ -58,4 +59,41 @@ type CaptureStatus struct {
 	Reason string `json:"reason"`
 	// Counters are connections since the pins were made, by reason: "captured", "denied_netns" …
 	Counters map[string]uint64 `json:"counters"`
+	// Guards are all guards, those that this kernel can not run too.
+	Guards []Guard `json:"guards,omitempty"`
+}
+
+// Guard is one of the kernel's guards: what denies where nothing can be redirected.
+type Guard struct {
+	// Name is "connect", "socket", "udp", "bind", "egress" or "family".
+	Name string `json:"name"`
+	// Active is true when the kernel runs it for every workload.
+	Active bool `json:"active"`
+	// Reason is why not; "" when active.
+	Reason string `json:"reason,omitempty"`
+}
+
+// CaptureEvent is one denial by the kernel.
+type CaptureEvent struct {
+	// Time is when capture read of it, a moment after it happened.
+	Time time.Time `json:"time"`
+	// Reason is that of the counter: "denied_udp", "denied_socket" …
+	Reason string `json:"reason"`
+	// WorkloadID and Cgroup are the workload's; 0 and "" when it is no workload's in particular.
+	WorkloadID uint64 `json:"workloadID"`
+	Cgroup     string `json:"cgroup,omitempty"`
+	// CgroupID is the task's own cgroup, or the socket's for a packet.
+	CgroupID uint64 `json:"cgroupID"`
+	// NetnsCookie is the network namespace of the socket; 0 for a packet.
+	NetnsCookie uint64 `json:"netnsCookie,omitempty"`
+	// Destination is invalid where there is none, as for a socket that was not made.
+	Destination netip.AddrPort `json:"destination"`
+	// Protocol is "tcp", "udp" …, a number where it has no name here.
+	Protocol string `json:"protocol"`
+	// PID, UID and Comm are the task's, in the initial namespaces; 0 and "" for a packet, whose sender is not known.
+	PID  uint32 `json:"pid,omitempty"`
+	UID  uint32 `json:"uid,omitempty"`
+	Comm string `json:"comm,omitempty"`
+	// Suppressed are the workload's denials since its enrolment of which no event was sent: a flood is counted, not told.
+	Suppressed uint64 `json:"suppressed,omitempty"`
 }

@@ -156,6 +156,11 @@ func (p *Proxy) CaptureStatus(s handoff.CaptureStatus) {
 	p.captured.Store(&s)
 }
 
+// CaptureEvent takes note of a denial by the kernel.
+func (p *Proxy) CaptureEvent(e handoff.CaptureEvent) {
+	p.Log.Warn("the kernel denied", zap.String("reason", e.Reason), zap.String("cgroup", e.Cgroup), zap.Uint32("pid", e.PID))
+}
+
 // Ready is nil when documents are in force and capture is effective.
 func (p *Proxy) Ready() error {
 	s := p.captured.Load()

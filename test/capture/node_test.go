@@ -195,6 +195,7 @@ type proxy struct {
 	documents handoff.Documents
 	origin    handoff.Origin
 	status    handoff.CaptureStatus
+	events    []handoff.CaptureEvent
 	listeners map[uint64][]*net.TCPListener
 	done      chan error
 }
@@ -256,6 +257,12 @@ func (p *proxy) CaptureStatus(s handoff.CaptureStatus) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.status = s
+}
+
+func (p *proxy) CaptureEvent(e handoff.CaptureEvent) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.events = append(p.events, e)
 }
 
 func (p *proxy) serve(l *net.TCPListener) {

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only */
+/*
+ * Guards: they deny and never redirect. They are attached to the root of the cgroup hierarchy, where they run for every
+ * socket and after the programs of all cgroups below, and they judge the current task: a socket that was made elsewhere
+ * and handed in does not run connect4 and connect6 of the workload.
+ */
+#ifndef SALLYPORT_GUARD_H
+#define SALLYPORT_GUARD_H
+
+#include "connect.h"
+
+/* A TCP dial of loopback, with the port of a listener, that was not redirected there. */
+static __always_inline bool is_listener(struct bpf_sock_addr *ctx, __u32 port)
+{
+	struct listener_port key = {.netns_cookie = bpf_get_netns_cookie(ctx), .port = port};
+
+	return bpf_map_lookup_elem(&listener_ports, &key) != NULL;
+}
+
+/* Denies a task of a workload what reaches a target. Other tasks are not ours to judge. */
+static __always_inline int judge(struct bpf_sock_addr *ctx, struct bpf_sock *sk, const __be32 addr[4], __u32 port)
+{
+	struct event e = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = port, .protocol = ctx->protocol};
+	struct workload *w = current_workload(&e.workload_id);
+
+	/* connect4 or connect6 has denied it in this very call, and told of it. */
+	if (bpf_sk_storage_get(&denied, sk, NULL, 0)) {
+		bpf_sk_storage_delete(&denied, sk);
+		return DENY;
+	}
+	if (!w)
+		return ALLOW;
+	e.netns_cookie = bpf_get_netns_cookie(ctx);
+	if (ctx->type == SOCK_DGRAM)
+		return deny(&e, REASON_DENIED_UDP);
+	if (e.netns_cookie != w->netns_cookie)
+		return deny(&e, REASON_DENIED_NETNS);
+	return deny(&e, REASON_DENIED_PASSED);
+}
+
+/* A listener is for redirected connections alone: others would take room in its backlog. */
+static __always_inline int deny_listener(struct bpf_sock_addr *ctx, const __be32 addr[4], __u32 port)
+{
+	struct event e = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = port, .protocol = ctx->protocol};
+
+	current_workload(&e.workload_id);
+	e.netns_cookie = bpf_get_netns_cookie(ctx);
+	return deny(&e, REASON_DENIED_LISTENER);
+}
+
+static __always_inline int guard4(struct bpf_sock_addr *ctx, bool connects)
+{
+	__u32 port = bpf_ntohs((__u16)ctx->user_port);
+	struct bpf_sock *sk = ctx->sk;
+	__be32 addr[4] = {0, 0, MAPPED, 0};
+
+	if (!sk)
+		return DENY;
+	addr[3] = effective4(sk, ctx->user_ip4);
+	if (connects && ctx->type == SOCK_STREAM && addr[3] == LOOPBACK4) {
+		if (captured_within(sk, port, true))
+			return ALLOW;
+		if (is_listener(ctx, port))
+			return deny_listener(ctx, addr, port);
+	}
+	return is_target4(addr[3], port) ? judge(ctx, sk, addr, port) : ALLOW;
+}
+
+static __always_inline int guard6(struct bpf_sock_addr *ctx, bool connects)
+{
+	__u32 port = bpf_ntohs((__u16)ctx->user_port);
+	struct bpf_sock *sk = ctx->sk;
+	__be32 addr[4];
+	bool target, v4;
+
+	if (!sk)
+		return DENY;
+	addr[0] = ctx->user_ip6[0];
+	addr[1] = ctx->user_ip6[1];
+	addr[2] = ctx->user_ip6[2];
+	addr[3] = ctx->user_ip6[3];
+	target = reaches_target6(sk, addr, port);
+	v4 = is_mapped(addr);
+	if (connects && ctx->type == SOCK_STREAM && (v4 ? addr[3] == LOOPBACK4 : is_loopback6(addr))) {
+		if (captured_within(sk, port, v4))
+			return ALLOW;
+		if (is_listener(ctx, port))
+			return deny_listener(ctx, addr, port);
+	}
+	return target ? judge(ctx, sk, addr, port) : ALLOW;
+}
+
+SEC("cgroup/connect4")
+int guard_connect4(struct bpf_sock_addr *ctx)
+{
+	return guard4(ctx, true);
+}
+
+SEC("cgroup/connect6")
+int guard_connect6(struct bpf_sock_addr *ctx)
+{
+	return guard6(ctx, true);
+}
+
+/* sendto() and sendmsg() of UDP with an address. */
+SEC("cgroup/sendmsg4")
+int guard_sendmsg4(struct bpf_sock_addr *ctx)
+{
+	return guard4(ctx, false);
+}
+
+SEC("cgroup/sendmsg6")
+int guard_sendmsg6(struct bpf_sock_addr *ctx)
+{
+	return guard6(ctx, false);
+}
+
+/* Sockets that are captured or judged by address; all others could carry a connection past both. */
+SEC("cgroup/sock_create")
+int guard_socket(struct bpf_sock *ctx)
+{
+	struct event e = {.protocol = ctx->protocol};
+
+	if (ctx->type == SOCK_STREAM && (ctx->protocol == IPPROTO_TCP || ctx->protocol == IPPROTO_MPTCP))
+		return ALLOW;
+	if (ctx->type == SOCK_DGRAM &&
+	    (ctx->protocol == IPPROTO_UDP || ctx->protocol == IPPROTO_ICMP || ctx->protocol == IPPROTO_ICMPV6))
+		return ALLOW;
+	/* Not a workload's: not ours to judge. */
+	if (!current_workload(&e.workload_id))
+		return ALLOW;
+	e.netns_cookie = bpf_get_netns_cookie(ctx);
+	return deny(&e, REASON_DENIED_SOCKET);
+}
+
+/*
+ * Nobody binds a listener's port, dead or alive. The agent lets the kernel choose its listeners' ports, and so does
+ * whoever else binds port 0: should the kernel choose a dead listener's, connect4 and connect6 see a squatter.
+ */
+static __always_inline int guard_bind(struct bpf_sock_addr *ctx, const __be32 addr[4])
+{
+	struct event e = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = bpf_ntohs((__u16)ctx->user_port)};
+
+	if (ctx->type != SOCK_STREAM || !e.port || !is_listener(ctx, e.port))
+		return ALLOW;
+	e.protocol = ctx->protocol;
+	e.netns_cookie = bpf_get_netns_cookie(ctx);
+	current_workload(&e.workload_id);
+	return deny(&e, REASON_DENIED_BIND);
+}
+
+SEC("cgroup/bind4")
+int guard_bind4(struct bpf_sock_addr *ctx)
+{
+	__be32 addr[4] = {0, 0, MAPPED, ctx->user_ip4};
+
+	return guard_bind(ctx, addr);
+}
+
+SEC("cgroup/bind6")
+int guard_bind6(struct bpf_sock_addr *ctx)
+{
+	__be32 addr[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
+
+	return guard_bind(ctx, addr);
+}
+
+#endif

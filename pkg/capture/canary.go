@@ -1,0 +1,228 @@
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport-dev/sallyport/pkg/handoff"
+	"github.com/sallyport-dev/sallyport/pkg/workload/cgroup"
+)
+
+// The canary's targets: addresses of documentation, RFC 5737 and RFC 3849, at a port that nobody serves. They are targets for
+// as long as capture is.
+var (
+	canary4 = netip.MustParseAddrPort("192.0.2.1:1")
+	canary6 = netip.MustParseAddrPort("[2001:db8::1]:1")
+)
+
+// canaryTimeout bounds one dial of the canary.
+const canaryTimeout = 5 * time.Second
+
+// canaryParent is the cgroup that holds the canaries of all instances.
+const canaryParent = "/sallyport.canary"
+
+// canaryName is the cgroup of the instance's canary.
+func (c *Capture) canaryName() string {
+	return path.Join(canaryParent, path.Base(c.pins.dir))
+}
+
+// protectCanary makes the canary's addresses targets; SetTargets keeps them.
+func (c *Capture) protectCanary() error {
+	return errors.Join(
+		c.objects.Targets4.Put(key4(netip.PrefixFrom(canary4.Addr(), 32), canary4.Port()), uint32(1)),
+		c.objects.Targets6.Put(key6(netip.PrefixFrom(canary6.Addr(), 128), canary6.Port()), uint32(1)),
+	)
+}
+
+// enrollCanary makes the canary's cgroup, and captures it as any other.
+func (c *Capture) enrollCanary() error {
+	name := c.canaryName()
+	if err := os.MkdirAll(c.hierarchy.Dir(name), 0o755); err != nil {
+		return fmt.Errorf("make the canary's cgroup: %w", err)
+	}
+	id, err := c.hierarchy.ID(name)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.canary, err = c.enroll(name, id, true); err != nil {
+		return fmt.Errorf("enrol the canary: %w", err)
+	}
+	return nil
+}
+
+// removeCanary removes the cgroup of an instance's canary, and the one that holds it if that was the last.
+func removeCanary(instance string) error {
+	hierarchy, err := cgroup.Find()
+	if errors.Is(err, cgroup.ErrNotMounted) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	dir := hierarchy.Dir(path.Join(canaryParent, instance))
+	// A canary may be left of an agent that was killed; cgroup.kill is Linux 5.14.
+	if err := os.WriteFile(path.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("end the canary: %w", err)
+	}
+	for deadline := time.Now().Add(canaryTimeout); ; time.Sleep(time.Millisecond) {
+		err := os.Remove(dir)
+		if err == nil || errors.Is(err, os.ErrNotExist) {
+			break
+		}
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
+			return fmt.Errorf("remove the canary's cgroup: %w", err)
+		}
+	}
+	if err := os.Remove(hierarchy.Dir(canaryParent)); err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("remove the canaries' cgroup: %w", err)
+	}
+	return nil
+}
+
+// Prove starts processes in the canary's cgroup that dial reserved targets, and checks that they reach capture's own listeners
+// with their exact origins. What it finds is part of Status from then on.
+func (c *Capture) Prove(ctx context.Context) error {
+	c.proving.Lock()
+	defer c.proving.Unlock()
+	c.mu.Lock()
+	canary := c.canary
+	c.mu.Unlock()
+	if canary == nil {
+		return errors.New("capture is closed")
+	}
+	var err error
+	for _, one := range []struct {
+		listener *net.TCPListener
+		to       netip.AddrPort
+	}{{canary.listeners.v4, canary4}, {canary.listeners.v6, canary6}} {
+		if one.listener == nil {
+			continue
+		}
+		if failure := c.prove(ctx, canary, one.listener, one.to); failure != nil {
+			err = errors.Join(err, fmt.Errorf("the canary's dial of %s: %w", one.to, failure))
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unproven = ""
+	if err != nil {
+		c.unproven = err.Error()
+	}
+	return err
+}
+
+// prove dials once.
+func (c *Capture) prove(ctx context.Context, w *workload, listener *net.TCPListener, to netip.AddrPort) error {
+	ctx, cancel := context.WithTimeout(ctx, canaryTimeout)
+	defer cancel()
+	dir, err := os.Open(c.hierarchy.Dir(w.facts.Cgroup))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := listener.SetDeadline(time.Now().Add(canaryTimeout)); err != nil {
+		return err
+	}
+	process := exec.CommandContext(ctx, c.command[0], append(c.command[1:len(c.command):len(c.command)], to.String())...)
+	process.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Pdeathsig: syscall.SIGKILL}
+	if err := process.Start(); err != nil {
+		return fmt.Errorf("start the canary: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		err := process.Wait()
+		if err != nil {
+			// Nobody will come.
+			err = errors.Join(err, listener.SetDeadline(time.Now()))
+		}
+		ended <- err
+	}()
+	origin, denied, err := acceptOne(listener)
+	// Without a connection it would wait for one.
+	if err != nil {
+		cancel()
+	}
+	if failure := <-ended; failure != nil {
+		return errors.Join(fmt.Errorf("it was not redirected: %w", failure), err)
+	}
+	want := handoff.Origin{
+		Destination: to, WorkloadID: w.facts.ID, Generation: w.facts.Generation, CgroupID: w.facts.ID,
+		NetnsCookie: w.facts.NetnsCookie, PID: uint32(process.Process.Pid), UID: origin.UID, Comm: origin.Comm,
+	}
+	if err != nil {
+		return err
+	}
+	if origin != want {
+		return fmt.Errorf("its origin is %+v, not %+v", origin, want)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !denied && c.family == "" {
+		c.family = "the kernel does not run BPF programs as an LSM"
+	}
+	return nil
+}
+
+// acceptOne takes one connection of the canary: its origin, and whether it was denied a socket of a strange family.
+func acceptOne(listener *net.TCPListener) (origin handoff.Origin, denied bool, err error) {
+	conn, err := listener.AcceptTCP()
+	if err != nil {
+		return handoff.Origin{}, false, err
+	}
+	defer conn.Close()
+	if origin, err = handoff.OriginOf(conn); err != nil {
+		return handoff.Origin{}, false, err
+	}
+	if err := conn.SetDeadline(time.Now().Add(canaryTimeout)); err != nil {
+		return handoff.Origin{}, false, err
+	}
+	var said [1]byte
+	if _, err := io.ReadFull(conn, said[:]); err != nil {
+		return handoff.Origin{}, false, fmt.Errorf("hear of the canary: %w", err)
+	}
+	return origin, said[0] == 1, nil
+}
+
+// RunCanary is what the canary's process does: it dials an address, says whether it may not make a socket of a family that
+// workloads have no use for, and waits for the other side to close.
+func RunCanary(address string) error {
+	conn, err := net.DialTimeout("tcp", address, canaryTimeout)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(canaryTimeout)); err != nil {
+		return err
+	}
+	// Denied, this is EPERM even where the kernel does not know the family.
+	socket, err := unix.Socket(unix.AF_APPLETALK, unix.SOCK_DGRAM, 0)
+	if err == nil {
+		unix.Close(socket)
+	}
+	said := []byte{0}
+	if errors.Is(err, unix.EPERM) {
+		said[0] = 1
+	}
+	if _, err := conn.Write(said); err != nil {
+		return err
+	}
+	// The end of the connection, however it comes, is the answer.
+	_, _ = conn.Read(said)
+	return nil
+}
