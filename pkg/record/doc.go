@@ -2,7 +2,8 @@
 // node's Ed25519 key at the end, and a chained ledger of all sessions, so that a flipped byte, a removed event and a removed
 // session are found.
 //
-// A Store is opened by the one process that writes, and begins a Session for each connection:
+// A Store is opened by the process that writes, and for a while by the one that replaces it (JoinStore); it begins a Session for
+// each connection:
 //
 //	DIR/sessions/ID/events.jsonl   the events of one session
 //	DIR/ledger.jsonl               one line for each session opened and sealed, and for each connection refused

@@ -92,15 +92,20 @@ func (l *lineReader) next() ([]byte, error) {
 
 // replaceFile puts a whole file in the place of another, on disk when it returns.
 func replaceFile(path string, content []byte, mode os.FileMode) error {
-	file, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
+	if err := writeFile(path+".new", content, mode); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// writeFile writes a whole file, which is on disk when it returns.
+func writeFile(path string, content []byte, mode os.FileMode) error {
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
 	if err != nil {
 		return err
 	}
 	_, err = file.Write(content)
-	if err = errors.Join(err, file.Chmod(mode), file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	return os.Rename(path+".new", path)
+	return errors.Join(err, file.Chmod(mode), file.Sync(), file.Close())
 }
 
 // syncDirectory puts the names in a directory on disk.
@@ -125,4 +130,5 @@ const (
 	headName     = "ledger.head"
 	keyName      = "record.key"
 	publicName   = "record.pub"
+	lockName     = "record.lock"
 )

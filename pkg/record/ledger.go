@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -21,6 +22,9 @@ type ledger struct {
 	chain chain
 	buf   []byte
 	head  chain // the end that the head on disk covers
+	// others are the sessions that another process began and that are not sealed, with the hash of their first event.
+	others map[string]hash
+	lines  *lineReader
 }
 
 // The ledger's lines, without what every line starts with. The order of fields is the order in the file.
@@ -89,16 +93,20 @@ func (l *ledger) write(now time.Time, typ string, members any) error {
 	if len(fragment) > maxInline {
 		return fmt.Errorf("write a line to the ledger: it has %d bytes, more than %d", len(fragment), maxInline)
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	before := l.chain
-	l.buf = l.chain.begin(l.buf[:0], now, typ)
-	if len(fragment) > 0 {
-		l.buf = append(append(l.buf, ','), fragment...)
-	}
-	l.buf = l.chain.end(l.buf, 0)
-	if err := l.file.append(l.buf); err != nil {
-		l.chain = before
+	err := l.exclusively(func() error {
+		before := l.chain
+		l.buf = l.chain.begin(l.buf[:0], now, typ)
+		if len(fragment) > 0 {
+			l.buf = append(append(l.buf, ','), fragment...)
+		}
+		l.buf = l.chain.end(l.buf, 0)
+		if err := l.file.append(l.buf); err != nil {
+			l.chain = before
+			return err
+		}
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("write a line to the ledger: %w", err)
 	}
 	return nil
@@ -116,12 +124,22 @@ func (l *ledger) writeHead(now time.Time) error {
 	if err := l.file.file.Sync(); err != nil {
 		return fmt.Errorf("put the ledger on disk: %w", err)
 	}
-	if err := replaceFile(filepath.Join(l.dir, headName), newHead(l.key, end, now).encode(), 0o600); err != nil {
+	path := filepath.Join(l.dir, headName)
+	temporary := fmt.Sprintf("%s.%d", path, os.Getpid())
+	err := writeFile(temporary, newHead(l.key, end, now).encode(), 0o600)
+	if err == nil {
+		err = l.exclusively(func() error {
+			l.head = end
+			// Another process may have written one that covers more.
+			if there, ok, err := readHead(l.dir); err == nil && ok && there.Count > end.seq {
+				return os.Remove(temporary)
+			}
+			return os.Rename(temporary, path)
+		})
+	}
+	if err != nil {
 		return fmt.Errorf("write the ledger's head: %w", err)
 	}
-	l.mu.Lock()
-	l.head = end
-	l.mu.Unlock()
 	return nil
 }
 

@@ -6,46 +6,43 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 )
 
-// open makes or loads all that a Store needs, and puts in order what a process before left behind.
-func (s *Store) open(now time.Time) error {
+// open makes or loads all that a Store needs, and puts in order what processes before left behind; beside says that there may be
+// another process that writes.
+func (s *Store) open(now time.Time, beside bool) error {
 	if err := os.MkdirAll(filepath.Join(s.dir, sessionsName), 0o700); err != nil {
+		return err
+	}
+	var (
+		alone bool
+		err   error
+	)
+	if s.lock, alone, err = lockStore(s.dir, beside); err != nil {
 		return err
 	}
 	file, err := os.OpenFile(filepath.Join(s.dir, ledgerName), os.O_RDWR|os.O_APPEND|os.O_CREATE, 0o600)
 	if err != nil {
 		return err
 	}
-	s.ledger = &ledger{dir: s.dir, file: appendFile{file: file}, chain: ledgerChain()}
-	if err := lock(file); err != nil {
-		return err
-	}
+	s.ledger = &ledger{dir: s.dir, file: appendFile{file: file}, chain: ledgerChain(), others: map[string]hash{}}
 	head, hasHead, err := readHead(s.dir)
 	if err != nil {
 		return err
 	}
-	// All sessions that the ledger has, with the hash of the first event of those that are not sealed.
-	known := map[string]*hash{}
+	known := map[string]bool{} // all sessions that the ledger has
 	lines := newLineReader(nil)
 	scanned, err := scanLedger(file, lines, func(h lineHead, _ []byte) error {
-		switch h.typ {
-		case typeOpen:
-			first, err := firstOf(h)
-			known[sessionOf(h)] = &first
-			return err
-		case typeSeal, typeDamaged:
-			known[sessionOf(h)] = nil
+		if h.typ == typeOpen {
+			known[sessionOf(h)] = true
 		}
-		return nil
+		return s.ledger.note(h)
 	}, head.Count)
 	if err != nil {
 		return err
@@ -63,23 +60,27 @@ func (s *Store) open(now time.Time) error {
 		return scanned.fault
 	}
 	s.ledger.chain, s.ledger.file.size = scanned.chain, scanned.size
-	if scanned.torn > 0 {
-		if err := s.ledger.file.cut(); err != nil {
-			return err
-		}
+	start := startLine{Uncovered: scanned.chain.seq - head.Count}
+	if start.DroppedBytes, err = s.ledger.cutTorn(); err != nil {
+		return err
 	}
 	if scanned.chain.seq == 0 {
 		if entries, err := os.ReadDir(filepath.Join(s.dir, sessionsName)); err != nil || len(entries) > 0 {
 			return errors.Join(err, &Fault{File: ledgerName, What: "it is empty, and there are sessions"})
 		}
-	}
-	start := startLine{DroppedBytes: scanned.torn, Uncovered: scanned.chain.seq - head.Count}
-	if scanned.chain.seq == 0 {
 		if err := s.ledger.write(now, typeKey, keyLine{Version: formatVersion, Key: s.key.Public().(ed25519.PublicKey)}); err != nil {
 			return err
 		}
 	}
-	if start.Interrupted, err = s.recover(now, known, lines); err != nil {
+	if alone {
+		if err := s.clearAbandoned(now, known, lines); err != nil {
+			return err
+		}
+	} else {
+		// Sessions that the other process is beginning look like abandoned ones, and lines without a head are its newest.
+		start.Uncovered = 0
+	}
+	if start.Interrupted, err = s.sweep(now, lines); err != nil {
 		return err
 	}
 	if err := s.ledger.write(now, typeStart, start); err != nil {
@@ -89,23 +90,11 @@ func (s *Store) open(now time.Time) error {
 		s.log.Warn("the record was not closed by the process before", zap.Int("interrupted_sessions", start.Interrupted),
 			zap.Int64("dropped_ledger_bytes", start.DroppedBytes), zap.Uint64("uncovered_ledger_lines", start.Uncovered))
 	}
-	return s.ledger.writeHead(now)
-}
-
-// lock takes the exclusive lock of the ledger, which ends with the process if not before.
-func lock(file *os.File) error {
-	for {
-		err := unix.Flock(int(file.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EWOULDBLOCK):
-			return ErrLocked
-		case err != nil:
-			return fmt.Errorf("lock %s: %w", ledgerName, err)
-		default:
-			return nil
-		}
+	if err := s.ledger.writeHead(now); err != nil {
+		return err
 	}
+	// From here on another process may write beside this one.
+	return flock(s.lock, unix.LOCK_SH|unix.LOCK_NB)
 }
 
 // openKey loads the key, or makes it for a record that is new.
@@ -129,27 +118,7 @@ func (s *Store) openKey(scanned *ledgerScan, hasHead bool) error {
 	return publishKey(s.dir, public)
 }
 
-// recover seals the sessions that the ledger has as open, and clears away directories of which it has nothing because their
-// Begin was cut short. It returns how many sessions it sealed.
-func (s *Store) recover(now time.Time, known map[string]*hash, lines *lineReader) (interrupted int, err error) {
-	if err := s.clearAbandoned(now, known, lines); err != nil {
-		return 0, err
-	}
-	for _, id := range slices.Sorted(maps.Keys(known)) {
-		if known[id] == nil {
-			continue
-		}
-		sealed, err := s.recoverSession(now, id, *known[id], lines)
-		if err != nil {
-			return interrupted, fmt.Errorf("recover session %s: %w", id, err)
-		}
-		if sealed {
-			interrupted++
-		}
-	}
-	return interrupted, nil
-}
-
+// recoverSession seals a session that has lost its writer.
 func (s *Store) recoverSession(now time.Time, id string, first hash, lines *lineReader) (sealed bool, err error) {
 	scanned, err := scanSession(s.dir, id, lines)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -199,14 +168,14 @@ func (s *Store) damaged(now time.Time, id string, fault *Fault) error {
 
 // clearAbandoned removes directories that the ledger does not know and that hold no event but the first: Begin had not
 // returned, so nothing had been forwarded. Others are left for Verify to find.
-func (s *Store) clearAbandoned(now time.Time, known map[string]*hash, lines *lineReader) error {
+func (s *Store) clearAbandoned(now time.Time, known map[string]bool, lines *lineReader) error {
 	entries, err := os.ReadDir(filepath.Join(s.dir, sessionsName))
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
 		id := entry.Name()
-		if _, ok := known[id]; ok || !ValidID(id) {
+		if known[id] || !ValidID(id) {
 			continue
 		}
 		scanned, err := scanSession(s.dir, id, lines)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -23,6 +24,7 @@ const (
 // A Store is the record of a node, open for writing. Its methods may be called from several goroutines.
 type Store struct {
 	dir    string
+	lock   *os.File // record.lock
 	log    *zap.Logger
 	key    ed25519.PrivateKey
 	ledger *ledger
@@ -43,13 +45,26 @@ type Store struct {
 // or replaced (ErrKeyExposed, ErrKeyMismatch), when what the ledger's signed head covers is not there as it was written
 // (a Fault), or when the disk is full.
 func OpenStore(dir string, log *zap.Logger) (*Store, error) {
+	return openStore(dir, false, log)
+}
+
+// JoinStore is OpenStore for a process that replaces another one, which may write the store until it has ended: each has the
+// sessions that it begins, and both write the ledger. Sessions that the other leaves unsealed are sealed when it is gone.
+func JoinStore(dir string, log *zap.Logger) (*Store, error) {
+	return openStore(dir, true, log)
+}
+
+func openStore(dir string, beside bool, log *zap.Logger) (*Store, error) {
 	s := &Store{
 		dir: dir, log: log, live: map[*Session]struct{}{},
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	if err := s.open(time.Now()); err != nil {
+	if err := s.open(time.Now(), beside); err != nil {
 		if s.ledger != nil {
 			s.ledger.file.file.Close()
+		}
+		if s.lock != nil {
+			s.lock.Close()
 		}
 		return nil, fmt.Errorf("open the record in %s: %w", dir, err)
 	}
@@ -100,6 +115,10 @@ func (s *Store) begin(meta Meta) (_ *Session, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// Before the ledger has it: without the lock, a session is taken for one that has lost its writer.
+	if err := flock(session.file.file, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, err
+	}
 	session.buf = appendEvent(session.buf, &session.chain, now, &e)
 	if err := session.flush(); err != nil {
 		return nil, err
@@ -137,7 +156,8 @@ func (s *Store) flush() {
 	defer close(s.stopped)
 	ticker := time.NewTicker(flushInterval)
 	defer ticker.Stop()
-	var head time.Time // when the last one was tried
+	var head, swept time.Time // when the last one was tried
+	lines := newLineReader(nil)
 	for {
 		select {
 		case <-s.stop:
@@ -147,6 +167,14 @@ func (s *Store) flush() {
 			if now.Sub(head) >= headInterval {
 				head = now
 				err = errors.Join(err, s.ledger.writeHead(now))
+			}
+			if now.Sub(swept) >= sweepInterval {
+				swept = now
+				interrupted, sweepErr := s.sweep(now, lines)
+				err = errors.Join(err, sweepErr)
+				if interrupted > 0 {
+					s.log.Warn("sealed sessions of a process that is gone", zap.Int("interrupted_sessions", interrupted))
+				}
 			}
 			s.report(err)
 		}
@@ -210,7 +238,7 @@ func (s *Store) Close() error {
 		s.writeSuppressed(now, true),
 		s.ledger.write(now, typeStop, struct{}{}),
 		s.ledger.writeHead(now),
-		s.ledger.file.file.Close()) // and with it the lock
+		s.ledger.file.file.Close(), s.lock.Close())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("close the record in %s: %w", s.dir, err)
 	}
