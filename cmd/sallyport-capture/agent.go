@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -27,6 +26,8 @@ import (
 const (
 	// enrolTimeout is how long POST /workloads waits for the proxy.
 	enrolTimeout = 10 * time.Second
+	// offerTimeout is how long a start waits for a proxy to give listeners back.
+	offerTimeout = time.Second
 	// statusInterval is how often the proxy is told how capture is.
 	statusInterval = time.Second
 	// proofInterval is how often the kernel is asked about every workload, and the canary dials.
@@ -37,6 +38,7 @@ const (
 type agent struct {
 	options options
 	log     *zap.Logger
+	started time.Time
 
 	hierarchy *cgroup.Hierarchy
 	capture   *capture.Capture
@@ -51,9 +53,8 @@ type agent struct {
 	failed map[string]string // what kept a cgroup from being enrolled, by its name
 }
 
-// newAgent reads the documents, which must be good the first time, and opens everything. Workloads of an earlier process
-// are captured when it returns.
-func newAgent(ctx context.Context, o options, log *zap.Logger) (*agent, error) {
+// newAgent reads the documents, which must be good the first time, and makes the socket for proxies.
+func newAgent(o options, log *zap.Logger) (*agent, error) {
 	snapshot, files, err := config.Load(o.config)
 	if err != nil {
 		return nil, err
@@ -62,13 +63,10 @@ func newAgent(ctx context.Context, o options, log *zap.Logger) (*agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	instance, err := capture.Instance(o.runDir)
-	if err != nil {
-		return nil, err
-	}
 	a := &agent{
 		options:   o,
 		log:       log,
+		started:   time.Now(),
 		hierarchy: hierarchy,
 		resolver:  newResolver(net.DefaultResolver.LookupNetIP),
 		reloads:   make(chan chan error),
@@ -76,21 +74,28 @@ func newAgent(ctx context.Context, o options, log *zap.Logger) (*agent, error) {
 	}
 	a.source = workload.NewSource(hierarchy, a.cgroups, log)
 	a.documents.read = set{snapshot: snapshot, files: files}
-	if a.capture, err = capture.Open(capture.Options{
-		Instance: instance, Hierarchy: hierarchy, Log: log, Canary: []string{"/proc/self/exe", canaryCommand},
-	}); err != nil {
-		return nil, err
-	}
-	if err := a.open(ctx); err != nil {
-		return nil, errors.Join(err, a.capture.Close())
-	}
-	return a, nil
+	a.server, err = handoff.Listen(filepath.Join(o.runDir, "handoff.sock"), o.proxyUID, log)
+	return a, err
 }
 
-// open opens the sockets, and puts the documents in force.
+// open opens capture and the control socket, and puts the documents in force. Proxies may connect already. Workloads of an
+// earlier process are captured when it returns, with the listeners that they had if a proxy still holds them.
 func (a *agent) open(ctx context.Context) error {
-	var err error
-	if a.server, err = handoff.Listen(filepath.Join(a.options.runDir, "handoff.sock"), a.options.proxyUID, a.log); err != nil {
+	instance, err := capture.Instance(a.options.runDir)
+	if err != nil {
+		return err
+	}
+	o := capture.Options{
+		Instance: instance, Hierarchy: a.hierarchy, Log: a.log, Canary: []string{"/proc/self/exe", canaryCommand},
+	}
+	if o.Offers, err = a.awaitOffers(ctx, o); err != nil {
+		return err
+	}
+	a.capture, err = capture.Open(o)
+	for _, offer := range o.Offers {
+		offer.Close()
+	}
+	if err != nil {
 		return err
 	}
 	if a.control, err = control.Listen(a.options.runDir, a.log); err != nil {
@@ -110,16 +115,55 @@ func (a *agent) open(ctx context.Context) error {
 	}
 	for _, e := range a.capture.Workloads() {
 		a.server.Enroll(e.Workload, e.Listeners)
-		a.log.Info("workload enrolled again", zap.String("cgroup", e.Cgroup), zap.Uint64("id", e.ID))
+		offer, offered := o.Offers[e.ID]
+		a.log.Info("workload enrolled again", zap.String("cgroup", e.Cgroup), zap.Uint64("id", e.ID),
+			zap.Bool("same_listeners", offered && offer.Generation == e.Generation))
 	}
 	a.reconcile()
+	a.log.Info("capture started", zap.String("version", version), zap.String("pins", a.capture.Pins()), zap.String("config", a.options.config))
 	return nil
 }
 
-// run serves until ctx ends or a part fails.
+// awaitOffers waits for a proxy to give back the listeners of the workloads that an earlier process left captured, for a
+// moment: where no proxy lives, there are none.
+func (a *agent) awaitOffers(ctx context.Context, o capture.Options) (map[uint64]handoff.Offer, error) {
+	left, err := capture.Left(o)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, offerTimeout)
+	defer cancel()
+	offers := a.server.AwaitOffers(ctx, left)
+	if len(left) > 0 {
+		a.log.Info("workloads of an earlier process", zap.Int("workloads", len(left)), zap.Int("listeners_offered_for", len(offers)))
+	}
+	return offers, nil
+}
+
+// close leaves everything pinned.
+func (a *agent) close() error {
+	if a.capture == nil {
+		return nil
+	}
+	return a.capture.Close()
+}
+
+// run opens everything and serves until ctx ends or a part fails.
 func (a *agent) run(ctx context.Context, hangups <-chan os.Signal) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return a.server.Serve(ctx) })
+	group.Go(func() error {
+		if err := a.open(ctx); err != nil {
+			return err
+		}
+		a.serve(ctx, group, hangups)
+		return nil
+	})
+	return group.Wait()
+}
+
+// serve starts what needs capture to be open.
+func (a *agent) serve(ctx context.Context, group *errgroup.Group, hangups <-chan os.Signal) {
 	group.Go(func() error { return a.control.Serve(ctx, a) })
 	group.Go(func() error { return a.watchDocuments(ctx, hangups) })
 	group.Go(func() error { return a.source.Run(ctx, a.reconcile) })
@@ -137,7 +181,6 @@ func (a *agent) run(ctx context.Context, hangups <-chan os.Signal) error {
 			}
 		}
 	})
-	return group.Wait()
 }
 
 // prove asks the kernel about every workload and lets the canary dial, again and again until ctx ends.
@@ -239,7 +282,7 @@ func (a *agent) cgroups() []string {
 	if own, err := a.hierarchy.Own(); err == nil {
 		names = append(names, own)
 	}
-	if proxy := a.server.Proxy(); proxy.Connected {
+	for _, proxy := range a.server.Proxies() {
 		if name, err := a.hierarchy.OfProcess(strconv.FormatUint(uint64(proxy.PID), 10)); err == nil {
 			names = append(names, name)
 		}
@@ -327,6 +370,7 @@ func (a *agent) status(kernel capture.Status) control.Status {
 		Version:   version,
 		Workloads: []control.Workload{},
 		Proxy:     a.server.Proxy(),
+		Proxies:   a.server.Proxies(),
 		Pins:      a.capture.Pins(),
 	}
 	for _, one := range kernel.Workloads {

@@ -110,21 +110,32 @@ func (a *agent) offer(s set) {
 	a.server.Publish(handoff.Documents{Revision: s.revision, Files: s.files, Endpoints: s.endpoints}, s.snapshot.NamedFiles())
 }
 
-// apply puts a set in force: proxy, kernel, workloads. Only a proxy that refuses stops it.
+// apply puts a set in force: proxy, kernel, workloads. Only a proxy that refuses stops it, and not the first set: what an
+// earlier process left captured is not to be without documents.
 func (a *agent) apply(ctx context.Context, next set) error {
 	a.offer(next)
-	waiting, cancel := context.WithTimeout(ctx, applyTimeout)
-	defer cancel()
-	err := a.server.AwaitDocuments(waiting, next.revision)
-	switch {
-	case err == nil, errors.Is(err, handoff.ErrNoProxy):
-	case waiting.Err() != nil:
-		a.log.Warn("the proxy has not applied the documents yet", zap.Uint64("revision", next.revision))
-	default:
-		return err
+	if next.revision > 1 {
+		if err := a.awaitProxy(ctx, next.revision); err != nil {
+			return err
+		}
 	}
 	if err := a.capture.SetTargets(next.endpoints); err != nil {
 		return fmt.Errorf("give the targets to the kernel: %w", err)
 	}
 	return a.source.Select(next.snapshot.CgroupSelectors())
+}
+
+// awaitProxy waits for the proxy to apply a revision. The error is a refusal.
+func (a *agent) awaitProxy(ctx context.Context, revision uint64) error {
+	waiting, cancel := context.WithTimeout(ctx, applyTimeout)
+	defer cancel()
+	err := a.server.AwaitDocuments(waiting, revision)
+	switch {
+	case err == nil, errors.Is(err, handoff.ErrNoProxy):
+	case waiting.Err() != nil:
+		a.log.Warn("the proxy has not applied the documents yet", zap.Uint64("revision", revision))
+	default:
+		return err
+	}
+	return nil
 }

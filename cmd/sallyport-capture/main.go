@@ -128,14 +128,13 @@ func up(o options) error {
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 
-	a, err := newAgent(ctx, o, log)
+	a, err := newAgent(o, log)
 	if err != nil {
 		return err
 	}
-	log.Info("capture started", zap.String("version", version), zap.String("pins", a.capture.Pins()), zap.String("config", o.config))
 	err = a.run(ctx, hangups)
-	log.Info("capture stopped; workloads stay captured and are refused")
-	return errors.Join(err, a.capture.Close())
+	log.Info("capture stopped; workloads stay captured, and the proxy goes on with the listeners that it has")
+	return errors.Join(err, a.close())
 }
 
 func release(runDir string) error {

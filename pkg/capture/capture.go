@@ -3,6 +3,7 @@ package capture
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"sync"
 
@@ -29,6 +30,9 @@ type Options struct {
 	Log *zap.Logger
 	// Canary is the command that calls RunCanary with the address that it is given as its last argument. Required by Open.
 	Canary []string
+	// Offers are listeners of workloads of an earlier process, by workload, that a proxy still holds. Those that are what the
+	// pins say are adopted. The files stay the caller's.
+	Offers map[uint64]handoff.Offer
 
 	// Tests fill the map of unfinished handshakes, and reach a workload's share of it.
 	pendingEntries, pendingQuota uint32
@@ -60,6 +64,7 @@ type Capture struct {
 	unproven   string // why the canary was not captured
 	rootReason string // why the programs of the root are not effective
 	generation uint64
+	offers     map[uint64]handoff.Offer // not yet looked at
 }
 
 // stranded is a workload of an earlier process that could not be enrolled again: its connections to targets are denied.
@@ -98,6 +103,7 @@ func Open(o Options) (*Capture, error) {
 		stranded:  map[uint64]stranded{},
 		suspects:  map[uint64]bool{},
 		missing:   map[string]string{},
+		offers:    maps.Clone(o.Offers),
 	}
 	if err := c.load(o); err != nil {
 		return nil, err
@@ -107,6 +113,7 @@ func Open(o Options) (*Capture, error) {
 			return nil, errors.Join(err, c.Close())
 		}
 	}
+	c.offers = nil
 	c.Check()
 	return c, nil
 }

@@ -104,14 +104,14 @@ func (c *Capture) enroll(name string, id uint64, canary bool) (*workload, error)
 	w := &workload{
 		facts: handoff.Workload{
 			ID:          id,
-			Generation:  c.nextGeneration(),
 			Cgroup:      name,
 			Name:        path.Base(name),
 			NetnsCookie: c.cookie,
 		},
 		canary: canary,
 	}
-	opened, failure := c.open(name, id)
+	opened, generation, failure := c.adoptOrOpen(name, id)
+	w.facts.Generation = generation
 	if failure == nil {
 		w.listeners, w.facts.NetnsCookie = opened, opened.cookie
 	}

@@ -33,6 +33,9 @@ type Handler interface {
 	CaptureEvent(CaptureEvent)
 }
 
+// ErrBroken says that the connection to capture broke: another one may do better.
+var ErrBroken = errors.New("the connection to capture broke")
+
 // A Client is the proxy's side of the seam.
 type Client struct {
 	conn *net.UnixConn
@@ -246,7 +249,7 @@ func listenersOf(files []*os.File) ([]*net.TCPListener, error) {
 }
 
 // ReadFile asks capture for the content of a file that the documents in force name: a regular file of at most 1 MiB, read
-// anew each time. It works while Run runs.
+// anew each time. It works while Run runs; the error is ErrBroken when that ended.
 func (c *Client) ReadFile(ctx context.Context, path string) ([]byte, error) {
 	answer := make(chan fileAnswer, 1)
 	c.mu.Lock()
@@ -265,7 +268,7 @@ func (c *Client) ReadFile(ctx context.Context, path string) ([]byte, error) {
 	}()
 
 	if err := send(c.conn, &message{Kind: kindRead, Request: request, Path: path}); err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, fmt.Errorf("read %s: %w: %w", path, ErrBroken, err)
 	}
 	select {
 	case got := <-answer:
@@ -296,10 +299,10 @@ func (c *Client) answer(m *message, files []*os.File) {
 func (c *Client) fail(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.broken = err
+	c.broken = fmt.Errorf("%w: %w", ErrBroken, err)
 	for request, waiting := range c.waiting {
 		delete(c.waiting, request)
-		waiting <- fileAnswer{err: err}
+		waiting <- fileAnswer{err: c.broken}
 	}
 }
 

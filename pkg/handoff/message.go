@@ -35,6 +35,8 @@ const (
 	kindApplied  kind = "applied"  // answers documents
 	kindEnrolled kind = "enrolled" // answers enroll
 	kindRead     kind = "read"     // asks for file
+	kindOffer    kind = "offer"    // one descriptor for each listener
+	kindLeave    kind = "leave"    // no listener from here on
 )
 
 // message is any message of the seam; which fields mean something depends on its kind.
@@ -63,10 +65,10 @@ func decode(data []byte, descriptors int) (*message, error) {
 	}
 	whole, min, max := true, 0, 0
 	switch m.Kind {
-	case kindHello, kindApplied, kindEnrolled, kindWithdraw:
+	case kindHello, kindApplied, kindEnrolled, kindWithdraw, kindLeave:
 	case kindDocuments:
 		min, max = 1, 1
-	case kindEnroll:
+	case kindEnroll, kindOffer:
 		whole, min, max = m.Workload != nil, 1, maxDescriptors
 	case kindStatus:
 		whole = m.Status != nil

@@ -26,6 +26,7 @@ type proxy struct {
 
 	given    map[uint64]uint64 // generations by workload that it was given
 	enrolled map[uint64]uint64 // generations by workload that it has taken over
+	leaving  bool              // it accepts no more connections
 	answered uint64            // the newest revision that it answered for
 	applied  uint64            // the newest revision that it applied
 	refusal  string            // why it did not apply the answered one
@@ -161,6 +162,10 @@ func (p *proxy) read(s *Server) error {
 		if err != nil {
 			return err
 		}
+		if greeted && m.Kind == kindOffer {
+			s.offered(m, files)
+			continue
+		}
 		closeAll(files)
 		switch {
 		case m.Kind == kindHello && m.Version != version:
@@ -175,6 +180,8 @@ func (p *proxy) read(s *Server) error {
 			s.enrolled(p, m)
 		case m.Kind == kindRead:
 			p.put(s.file(m))
+		case m.Kind == kindLeave:
+			s.left(p)
 		default:
 			return fmt.Errorf("%w: %s from a proxy", errMessage, m.Kind)
 		}

@@ -289,9 +289,9 @@ func TestDocumentsAreAnsweredByAckOrError(t *testing.T) {
 		want     string
 		state    ProxyState
 	}{
-		{1, "", ProxyState{Connected: true, Revision: 1}},
+		{1, "", ProxyState{Connected: true, Revision: 1, Ready: true}},
 		{2, "the proxy refused the documents: no such thing", ProxyState{Connected: true, Revision: 1, Error: "no such thing"}},
-		{3, "", ProxyState{Connected: true, Revision: 3}},
+		{3, "", ProxyState{Connected: true, Revision: 3, Ready: true}},
 	} {
 		s.Publish(Documents{Revision: test.revision}, nil)
 		err := s.AwaitDocuments(soon(t), test.revision)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -26,6 +27,7 @@ type Server struct {
 	files     map[string]struct{}  // what documents name
 	workloads map[uint64]enrolment // by id
 	status    *CaptureStatus       // the last one
+	offers    map[uint64]Offer     // by workload; nil when none are taken any more
 }
 
 // enrolment is a workload with capture's own listeners: while they are open, connections wait in their backlogs, proxy or no
@@ -35,7 +37,7 @@ type enrolment struct {
 	listeners []*net.TCPListener
 }
 
-// ProxyState is what the server knows of the newest proxy.
+// ProxyState is what the server knows of a proxy.
 type ProxyState struct {
 	// Connected is true when there is one.
 	Connected bool `json:"connected"`
@@ -45,6 +47,12 @@ type ProxyState struct {
 	Revision uint64 `json:"revision"`
 	// Error is why it did not apply the documents in force; "" when it did, or has not answered yet.
 	Error string `json:"error,omitempty"`
+	// Pending are the workloads whose listeners it has not taken over.
+	Pending int `json:"pending,omitempty"`
+	// Ready is true when it has applied the documents in force and taken over every workload.
+	Ready bool `json:"ready"`
+	// Leaving is true when it accepts no more connections and waits for its sessions to end.
+	Leaving bool `json:"leaving,omitempty"`
 }
 
 // ErrNoProxy says that no proxy is connected.
@@ -70,6 +78,7 @@ func Listen(path string, proxyUID uint32, log *zap.Logger) (*Server, error) {
 		log:       log,
 		changed:   make(chan struct{}),
 		workloads: map[uint64]enrolment{},
+		offers:    map[uint64]Offer{},
 	}, nil
 }
 
@@ -180,11 +189,14 @@ func (s *Server) give(p *proxy) {
 	}
 }
 
+// newest is the newest proxy that accepts connections.
 func (s *Server) newest() *proxy {
-	if len(s.proxies) == 0 {
-		return nil
+	for _, p := range slices.Backward(s.proxies) {
+		if !p.leaving {
+			return p
+		}
 	}
-	return s.proxies[len(s.proxies)-1]
+	return nil
 }
 
 // announce wakes those who wait; the lock is held.
@@ -247,19 +259,41 @@ func (s *Server) Event(event CaptureEvent) {
 	}
 }
 
-// Proxy is the state of the newest proxy.
+// Proxy is the state of the proxy that serves: the newest that is ready, else the newest.
 func (s *Server) Proxy() ProxyState {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.state()
+	for _, p := range slices.Backward(s.proxies) {
+		if state := s.state(p); state.Ready {
+			return state
+		}
+	}
+	if newest := s.newest(); newest != nil {
+		return s.state(newest)
+	}
+	return ProxyState{}
 }
 
-func (s *Server) state() ProxyState {
-	p := s.newest()
-	if p == nil {
-		return ProxyState{}
+// Proxies are the states of all proxies, the newest last.
+func (s *Server) Proxies() []ProxyState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	states := make([]ProxyState, 0, len(s.proxies))
+	for _, p := range s.proxies {
+		states = append(states, s.state(p))
 	}
-	return ProxyState{Connected: true, PID: p.pid, Revision: p.applied, Error: p.refusal}
+	return states
+}
+
+func (s *Server) state(p *proxy) ProxyState {
+	state := ProxyState{Connected: true, PID: p.pid, Revision: p.applied, Error: p.refusal, Leaving: p.leaving}
+	for id, e := range s.workloads {
+		if p.enrolled[id] != e.workload.Generation {
+			state.Pending++
+		}
+	}
+	state.Ready = !p.leaving && p.refusal == "" && state.Pending == 0 && s.documents != nil && p.applied == s.documents.Revision
+	return state
 }
 
 // AwaitDocuments waits until the newest proxy has answered for a revision. It is ErrNoProxy when there is none, and the

@@ -28,8 +28,10 @@ type Status struct {
 	Revision uint64 `json:"revision"`
 	// Problems are why the documents in the directory are not the ones in force; none when they are.
 	Problems []config.Problem `json:"problems,omitempty"`
-	// Proxy is the state of the proxy.
+	// Proxy is the state of the proxy that serves.
 	Proxy handoff.ProxyState `json:"proxy"`
+	// Proxies are the states of all that are connected, the newest last: more than one while one replaces another.
+	Proxies []handoff.ProxyState `json:"proxies"`
 	// Counters are connections since the pins were made, by reason.
 	Counters map[string]uint64 `json:"counters"`
 	// Pins is the directory in bpffs that holds the kernel's part.
