@@ -5,20 +5,17 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/spf13/cobra"
 	"go.uber.org/zap"
 
@@ -39,6 +36,7 @@ type options struct {
 	logFormat, logLevel             string
 	drain                           time.Duration
 	threads                         int
+	replaces                        bool
 }
 
 func main() {
@@ -49,7 +47,10 @@ func main() {
 		Long: `Terminate protocols, decide and record: the unprivileged half of the node agent.
 
 It is started by "sallyport up", or by a service manager beside sallyport-capture. Started as root it becomes --user first
-and gives up every capability; it refuses to run with any.`,
+and gives up every capability; it refuses to run with any.
+
+SIGTERM has it accept no more connections: sessions that are idle, outside a transaction, are told to go, one after the other,
+the others when they are; what is left after --drain is cut off.`,
 		Example:       "  sallyport-proxy --user sallyport --run-dir /run/sallyport --state-dir /var/lib/sallyport",
 		Version:       version,
 		Args:          cobra.NoArgs,
@@ -63,6 +64,7 @@ and gives up every capability; it refuses to run with any.`,
 	f.StringVar(&o.stateDir, "state-dir", "/var/lib/sallyport", "directory of records, keys and certificates")
 	f.StringVar(&o.metrics, "metrics", "127.0.0.1:9464", "address that serves /metrics, /healthz and /readyz; empty for none")
 	f.DurationVar(&o.drain, "drain", 10*time.Second, "how long sessions may go on after SIGTERM")
+	f.BoolVar(&o.replaces, "replaces", false, "another proxy may run on these directories, and will end: write the record beside it, and serve metrics after it")
 	f.IntVar(&o.threads, "threads", 0, "relay threads; 0 for one each processor")
 	f.StringVar(&o.logFormat, "log-format", "console", "json or console")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -84,7 +86,11 @@ func run(o options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
-	records, err := record.OpenStore(o.stateDir, log)
+	openStore := record.OpenStore
+	if o.replaces {
+		openStore = record.JoinStore
+	}
+	records, err := openStore(o.stateDir, log)
 	if err != nil {
 		return err
 	}
@@ -109,7 +115,7 @@ func run(o options) error {
 	defer engine.Close()
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	seam := &seam{path: filepath.Join(o.runDir, "handoff.sock"), log: log}
+	seam := newSeam(filepath.Join(o.runDir, "handoff.sock"), log)
 	p := proxy.New(proxy.Options{
 		Protocols:    map[string]proxy.Protocol{postgres.Name: postgres.New(engine, sql.NewCache(), log)},
 		Records:      records,
@@ -118,45 +124,28 @@ func run(o options) error {
 		Metrics:      proxy.NewMetrics(registry),
 		Log:          log,
 	})
+	closeMetrics := func() {}
 	if o.metrics != "" {
-		closeMetrics, err := serveMetrics(o.metrics, registry, p.Ready, log)
-		if err != nil {
+		if closeMetrics, err = serveMetrics(o.metrics, o.replaces, registry, p.Ready, log); err != nil {
 			return err
 		}
-		defer closeMetrics()
 	}
 	log.Info("proxy started", zap.String("version", version), zap.Int("uid", os.Getuid()), zap.Int("threads", o.threads), zap.String("sandbox", sandboxSummary()))
-	seam.run(ctx, p)
+	seamContext, hangUp := context.WithCancel(context.Background())
+	defer hangUp()
+	var connected sync.WaitGroup
+	connected.Go(func() { seam.run(seamContext, p) })
+	<-ctx.Done()
+	// In this order: another proxy may serve by now, and waits for the address of the metrics.
+	seam.leave()
+	closeMetrics()
 	draining, cancel := context.WithTimeout(context.Background(), o.drain)
 	defer cancel()
 	p.Drain(draining)
+	hangUp()
+	connected.Wait()
 	log.Info("proxy stopped")
 	return nil
-}
-
-// serveMetrics serves on an address until the returned function is called.
-func serveMetrics(address string, registry *prometheus.Registry, ready func() error, log *zap.Logger) (func(), error) {
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("metrics: %w", err)
-	}
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
-	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := ready(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ready")
-	})
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
-	go func() {
-		if err := server.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-			log.Error("metrics", zap.Error(err))
-		}
-	}()
-	return func() { _ = server.Close() }, nil
 }
 
 func newLogger(format, level string) (*zap.Logger, error) {

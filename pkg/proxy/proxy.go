@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"runtime/debug"
@@ -60,6 +61,7 @@ type Proxy struct {
 	workloads map[uint64]*served // by cgroup id
 	sessions  map[*Session]struct{}
 	draining  bool
+	acceptors sync.WaitGroup
 	conns     sync.WaitGroup
 	stop      context.CancelFunc
 	ctx       context.Context
@@ -126,14 +128,19 @@ func (d *documents) target(destination netip.AddrPort) *v1alpha1.Target {
 func (p *Proxy) Enroll(w handoff.Workload, listeners []*net.TCPListener) {
 	s := &served{Workload: w, listeners: listeners}
 	p.mu.Lock()
+	if p.draining {
+		p.mu.Unlock()
+		s.close()
+		return
+	}
 	before := p.workloads[w.ID]
 	p.workloads[w.ID] = s
+	for _, l := range listeners {
+		p.acceptors.Go(func() { p.accept(s, l) })
+	}
 	p.mu.Unlock()
 	if before != nil {
 		before.close()
-	}
-	for _, l := range listeners {
-		go p.accept(s, l)
 	}
 	p.Log.Info("workload enrolled", zap.String("cgroup", w.Cgroup), zap.Uint64("id", w.ID))
 }
@@ -192,14 +199,7 @@ func (p *Proxy) accept(s *served, l *net.TCPListener) {
 			time.Sleep(50 * time.Millisecond) // out of descriptors, mostly: the backlog keeps
 			continue
 		}
-		p.mu.Lock()
-		if p.draining {
-			p.mu.Unlock()
-			c.Close()
-			continue
-		}
 		p.conns.Add(1)
-		p.mu.Unlock()
 		go p.serve(s, c)
 	}
 }
@@ -228,11 +228,29 @@ func (p *Proxy) serve(s *served, c *net.TCPConn) {
 	protocol.Serve(p.ctx, conn)
 }
 
-// live is true while the workload that a listener was made for is enrolled.
+// live is true while the workload that a listener was made for is enrolled. It may have been handed over again meanwhile.
 func (p *Proxy) live(s *served) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.workloads[s.ID] == s
+	now := p.workloads[s.ID]
+	return now != nil && now.Generation == s.Generation
+}
+
+// Offer calls offer for each workload with its listeners, which stay the Proxy's; it stops at an error. A Proxy that drains has
+// none.
+func (p *Proxy) Offer(offer func(handoff.Workload, []*net.TCPListener) error) error {
+	p.mu.Lock()
+	var all []*served
+	if !p.draining {
+		all = slices.Collect(maps.Values(p.workloads))
+	}
+	p.mu.Unlock()
+	for _, s := range all {
+		if err := offer(s.Workload, s.listeners); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (p *Proxy) add(s *Session) {
@@ -245,32 +263,4 @@ func (p *Proxy) remove(s *Session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	delete(p.sessions, s)
-}
-
-// Drain stops accepting, asks every session to end when nothing is lost by it, and waits for them until ctx ends; then the
-// rest is cut off.
-func (p *Proxy) Drain(ctx context.Context) {
-	p.mu.Lock()
-	p.draining = true
-	for _, s := range p.workloads {
-		s.close()
-	}
-	sessions := make([]*Session, 0, len(p.sessions))
-	for s := range p.sessions {
-		sessions = append(sessions, s)
-	}
-	p.mu.Unlock()
-	p.Log.Info("draining", zap.Int("sessions", len(sessions)))
-	for _, s := range sessions {
-		s.drain()
-	}
-	done := make(chan struct{})
-	go func() { p.conns.Wait(); close(done) }()
-	select {
-	case <-done:
-	case <-ctx.Done():
-		p.stop()
-		<-done
-	}
-	p.stop()
 }
