@@ -206,3 +206,32 @@ func drain(listener *net.TCPListener) {
 		discard(conn)
 	}
 }
+
+// newHolder is a server that keeps its connections open.
+func newHolder(t *testing.T, address string) string {
+	t.Helper()
+	config := net.ListenConfig{}
+	config.SetMultipathTCP(false)
+	listener, err := config.Listen(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { listener.Close() })
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			t.Cleanup(func() { conn.Close() })
+		}
+	}()
+	return listener.Addr().String()
+}
+
+// usage is what a workload uses of pending.
+func (c *Capture) usage(id uint64) (uint32, error) {
+	var u bpf.CaptureUsage
+	err := c.objects.Usages.Lookup(id, &u)
+	return u.Pending, err
+}

@@ -45,6 +45,12 @@ func TestMain(m *testing.M) {
 		hammer(netip.MustParseAddrPort(os.Args[1]))
 	case "reader":
 		reader()
+	case "packets":
+		sendPackets()
+	case "fill":
+		fill(netip.MustParseAddrPort(os.Args[1]))
+	case "hold":
+		hold(netip.MustParseAddrPort(os.Args[1]))
 	}
 }
 

@@ -1,0 +1,225 @@
+package capture
+
+import (
+	"context"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/sallyport-dev/sallyport/pkg/handoff"
+)
+
+func TestWorkloadThatFillsPendingIsDeniedAndOthersAreNot(t *testing.T) {
+	n := newNode(t)
+	n.options.pendingQuota = 8
+	greedy, greedyDir := n.cgroup("greedy")
+	modest, modestDir := n.cgroup("modest")
+	c := n.open()
+	targets(t, c, db4)
+	g, m := n.enroll(c, greedy), n.enroll(c, modest)
+	go drain(m.Listeners[0])
+	// Handshakes end no more once the backlog is full.
+	raw, err := g.Listeners[0].SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), 0) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := start(t, greedyDir, "fill", nil, db4)
+	if got := client.line(t); got != "EPERM" {
+		t.Fatalf("the greedy one: %s: want EPERM", got)
+	}
+	if got := pendingEntries(t, c); got != int(n.options.pendingQuota) {
+		t.Errorf("%d connections are in their handshake: want %d", got, n.options.pendingQuota)
+	}
+	if got := dial(t, modestDir, "connect", db4); got != "connected" {
+		t.Errorf("the modest one: %s", got)
+	}
+	if got := counter(t, c, "denied_quota"); got != 1 {
+		t.Errorf("denied_quota is %d: want 1", got)
+	}
+	client.in.Close()
+	client.Wait()
+	wait(t, "the connections to be forgotten", func() bool { return pendingEntries(t, c) == 0 })
+	usage, err := c.usage(g.ID)
+	if err != nil || usage != 0 {
+		t.Errorf("the greedy one still uses %d, %v", usage, err)
+	}
+	go drain(g.Listeners[0])
+	if got := dial(t, greedyDir, "connect", db4); got != "connected" {
+		t.Errorf("afterwards: %s", got)
+	}
+}
+
+func TestPacketsToTargetsAreDroppedHoweverTheyAreMade(t *testing.T) {
+	n := newNode(t)
+	name, dir := n.cgroup("shop")
+	c := n.open()
+	targets(t, c, db4, db6, "127.9.8.7:5432", "[::1]:5432")
+	// A raw socket that is older than the enrolment; none can be made later.
+	client := start(t, dir, "packets", nil)
+	if got := client.line(t); got != "ready" {
+		t.Fatalf("got %s", got)
+	}
+	n.enroll(c, name)
+	before, err := c.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.in.Close()
+	want := map[string]uint64{}
+	for _, p := range packets {
+		expected := "sent"
+		if p.reason != "" {
+			expected = "EPERM"
+			want[p.reason]++
+		}
+		if got := client.line(t); got != expected {
+			t.Errorf("%s: %s: want %s", p.name, got, expected)
+		}
+	}
+	after, err := c.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, reason := range []string{"denied_packet", "denied_header"} {
+		if grown := after[reason] - before[reason]; grown != want[reason] {
+			t.Errorf("%s grew by %d: want %d", reason, grown, want[reason])
+		}
+	}
+}
+
+func TestConnectionsOlderThanTheEnrolmentAreEnded(t *testing.T) {
+	n := newNode(t)
+	n.options.pendingQuota = 8
+	name, _ := n.cgroup("shop")
+	_, dir := n.cgroup("shop/worker")
+	database, elsewhere := newHolder(t, "127.9.8.7:0"), newHolder(t, "127.9.8.6:0")
+	c := n.open()
+	targets(t, c, database)
+	inside := start(t, dir, "hold", nil, database)
+	mapped := start(t, dir, "hold", nil, "[::ffff:127.9.8.7]:"+strings.Split(database, ":")[1])
+	untouched := start(t, dir, "hold", nil, elsewhere)
+	outside := start(t, "", "hold", nil, database)
+	all := []*process{inside, mapped, untouched, outside}
+	for _, p := range all {
+		if got := p.line(t); got != "ready" {
+			t.Fatalf("got %s", got)
+		}
+	}
+	e := n.enroll(c, name)
+	if e.Reset+e.Left != 2 {
+		t.Errorf("%d connections were ended and %d left: want 2 in all", e.Reset, e.Left)
+	}
+	for i, want := range []string{"ECONNABORTED", "ECONNABORTED", "written", "written"} {
+		all[i].in.Close()
+		if got := all[i].line(t); got != want {
+			t.Errorf("connection %d: %s: want %s", i, got, want)
+		}
+	}
+
+	// A new target is no different from a new workload.
+	late := start(t, dir, "hold", nil, elsewhere)
+	late.line(t)
+	targets(t, c, database, elsewhere)
+	late.in.Close()
+	if got := late.line(t); got != "ECONNABORTED" {
+		t.Errorf("a connection to a new target: %s", got)
+	}
+}
+
+func TestCanaryProvesThatCaptureIsEffective(t *testing.T) {
+	n := newNode(t)
+	c := n.open()
+	if err := c.Prove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if status := c.Status(); !status.Effective {
+		t.Error(status.Reason)
+	}
+	if got := counter(t, c, "canary"); got != 2 {
+		t.Errorf("canary is %d: want one of each family", got)
+	}
+	if got := counter(t, c, "captured"); got != 0 {
+		t.Errorf("captured is %d: the canary is no workload", got)
+	}
+	// Whatever takes the redirection away, the canary finds it; the guard denies what it dials.
+	pinned, err := link.LoadPinnedLink(c.pins.link(c.canary.facts.ID, "connect4"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pinned.Close()
+	if err := pinned.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Prove(t.Context()); err == nil || !strings.Contains(err.Error(), canary4.String()) {
+		t.Errorf("without connect4: %v", err)
+	}
+	if status := c.Check(); status.Effective || !strings.Contains(status.Reason, "canary") {
+		t.Errorf("got %+v", status)
+	}
+	if got := counter(t, c, "denied_passed"); got != 1 {
+		t.Errorf("denied_passed is %d: want 1", got)
+	}
+}
+
+func TestStatusNamesEveryGuard(t *testing.T) {
+	n := newNode(t)
+	name, _ := n.cgroup("shop")
+	c := n.open()
+	n.enroll(c, name)
+	for _, g := range c.Status().Guards {
+		// Whether the kernel runs BPF as an LSM is not ours to say.
+		if !g.Active && (g.Name != "family" || g.Reason == "") {
+			t.Errorf("got %+v", g)
+		}
+	}
+	pinned, err := link.LoadPinnedLink(c.pins.root("guard_sendmsg6"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pinned.Close()
+	if err := pinned.Detach(); err != nil {
+		t.Fatal(err)
+	}
+	if status := c.Check(); status.Effective || !strings.Contains(status.Reason, "guard_sendmsg6 does not run") {
+		t.Errorf("without a guard: %+v", status)
+	}
+}
+
+func TestEventsSayWhatCountersCount(t *testing.T) {
+	n := newNode(t)
+	name, dir := n.cgroup("shop")
+	c := n.open()
+	targets(t, c, db4)
+	e := n.enroll(c, name)
+	if err := c.put(e.Workload, listeners{}, false); err != nil {
+		t.Fatal(err)
+	}
+	events := make(chan handoff.CaptureEvent, 16)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- c.Events(ctx, func(e handoff.CaptureEvent) { events <- e }) }()
+	client := start(t, dir, "dial", nil, "connect", db4)
+	client.line(t)
+	got := <-events
+	want := handoff.CaptureEvent{
+		Time: got.Time, Reason: "denied_no_listener", WorkloadID: e.ID, Cgroup: name, CgroupID: e.ID, NetnsCookie: e.NetnsCookie,
+		Destination: got.Destination, Protocol: "tcp", PID: uint32(client.Process.Pid), UID: uint32(os.Getuid()), Comm: "exe",
+	}
+	if got != want || got.Destination.String() != db4 {
+		t.Errorf("got %+v: want %+v", got, want)
+	}
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if len(events) != 0 {
+		t.Errorf("one denial made more than one event: %+v", <-events)
+	}
+}
