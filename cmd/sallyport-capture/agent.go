@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -38,7 +39,6 @@ const (
 type agent struct {
 	options options
 	log     *zap.Logger
-	started time.Time
 
 	hierarchy *cgroup.Hierarchy
 	capture   *capture.Capture
@@ -48,6 +48,8 @@ type agent struct {
 	resolver  *resolver
 	documents documents
 	reloads   chan chan error
+	// supervision is what the supervisor of both halves told last; nil where there is none.
+	supervision atomic.Pointer[handoff.Supervision]
 
 	mu     sync.Mutex        // held while workloads are enrolled and withdrawn
 	failed map[string]string // what kept a cgroup from being enrolled, by its name
@@ -66,7 +68,6 @@ func newAgent(o options, log *zap.Logger) (*agent, error) {
 	a := &agent{
 		options:   o,
 		log:       log,
-		started:   time.Now(),
 		hierarchy: hierarchy,
 		resolver:  newResolver(net.DefaultResolver.LookupNetIP),
 		reloads:   make(chan chan error),
@@ -343,6 +344,9 @@ func (a *agent) Enroll(ctx context.Context, name string) error {
 	return nil
 }
 
+// Supervised implements control.Backend.
+func (a *agent) Supervised(counts handoff.Supervision) { a.supervision.Store(&counts) }
+
 // Reload implements control.Backend.
 func (a *agent) Reload(ctx context.Context) error {
 	done := make(chan error, 1)
@@ -404,5 +408,6 @@ func (a *agent) tell() {
 	status := a.status(kernel)
 	a.server.Status(handoff.CaptureStatus{
 		Effective: status.Effective, Reason: status.Reason, Counters: status.Counters, Guards: kernel.Guards,
+		Supervision: a.supervision.Load(),
 	})
 }

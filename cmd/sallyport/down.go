@@ -19,7 +19,7 @@ import (
 const stopTimeout = time.Minute
 
 // leftovers are what the agent and its children leave in the run directory.
-var leftovers = []string{"handoff.sock", "control.sock", "capture.lock", trustName, lockName}
+var leftovers = []string{"handoff.sock", "control.sock", upSocket, "capture.lock", trustName, lockName}
 
 type downOptions struct {
 	runDir, libexecDir string

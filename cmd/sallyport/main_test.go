@@ -54,6 +54,9 @@ func standInCapture() {
 	config, runDir := flags.String("config", "", ""), flags.String("run-dir", "", "")
 	flags.Int("proxy-uid", 0, "")
 	addLogFlags(flags)
+	if os.Args[1] == "--version" {
+		return
+	}
 	if os.Args[1] == "release" {
 		must(flags.Parse(os.Args[2:]))
 		fmt.Println("released", *runDir)
@@ -74,8 +77,17 @@ func standInCapture() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
 		status := control.Status{Effective: true, Revision: 1, Proxy: handoff.ProxyState{Revision: 1}}
-		if pid := lastPID(*runDir, "proxy"); pid > 0 && alive(pid) {
-			status.Proxy.Connected, status.Proxy.PID = true, uint32(pid)
+		for _, pid := range pids(*runDir, "proxy") {
+			if !alive(pid) {
+				continue
+			}
+			state := handoff.ProxyState{Connected: true, PID: uint32(pid), Revision: 1, Ready: true}
+			if says(*config, "picky") && len(status.Proxies) > 0 {
+				state.Ready, state.Error = false, "unknown field"
+			} else {
+				status.Proxy = state
+			}
+			status.Proxies = append(status.Proxies, state)
 		}
 		must(json.NewEncoder(w).Encode(status))
 	})
@@ -99,9 +111,16 @@ func standInProxy() {
 	for _, name := range []string{"user", "state-dir", "metrics", "drain"} {
 		flags.String(name, "", "")
 	}
+	replaces := flags.Bool("replaces", false, "")
 	addLogFlags(flags)
+	if os.Args[1] == "--version" {
+		return
+	}
 	must(flags.Parse(os.Args[1:]))
 	note(*runDir, "proxy started "+strconv.Itoa(os.Getpid()))
+	if *replaces {
+		note(*runDir, "proxy replaces")
+	}
 	awaitTerm()
 	note(*runDir, "proxy stopped")
 }
@@ -140,13 +159,22 @@ func notes(runDir string) string {
 
 // lastPID is the process that a stand-in noted last, 0 for none.
 func lastPID(runDir, who string) int {
-	pid := 0
+	all := pids(runDir, who)
+	if len(all) == 0 {
+		return 0
+	}
+	return all[len(all)-1]
+}
+
+// pids are all processes that a stand-in noted, the newest last.
+func pids(runDir, who string) (all []int) {
 	for line := range strings.Lines(notes(runDir)) {
 		if text, ok := strings.CutPrefix(line, who+" started "); ok {
-			pid, _ = strconv.Atoi(strings.TrimSpace(text))
+			pid, _ := strconv.Atoi(strings.TrimSpace(text))
+			all = append(all, pid)
 		}
 	}
-	return pid
+	return all
 }
 
 func alive(pid int) bool {

@@ -101,6 +101,8 @@ func statusFaults(status control.Status, err error) []string {
 		faults = append(faults, "the proxy is not connected")
 	case proxy.Error != "":
 		faults = append(faults, fmt.Sprintf("the proxy does not apply the documents: %s", proxy.Error))
+	case proxy.Pending > 0:
+		faults = append(faults, fmt.Sprintf("the proxy has not taken over the listeners of %d workloads yet", proxy.Pending))
 	case proxy.Revision != status.Revision:
 		faults = append(faults, fmt.Sprintf("the proxy has not applied the documents yet: it is at revision %d of %d", proxy.Revision, status.Revision))
 	}
@@ -124,6 +126,15 @@ func (r statusReport) printTable(w io.Writer) error {
 		fmt.Fprintf(table, "documents\trevision %d\n", r.Agent.Revision)
 		if r.Agent.Proxy.Connected {
 			fmt.Fprintf(table, "proxy\tprocess %d, revision %d\n", r.Agent.Proxy.PID, r.Agent.Proxy.Revision)
+		}
+		for _, other := range r.Agent.Proxies {
+			switch {
+			case other.PID == r.Agent.Proxy.PID:
+			case other.Leaving:
+				fmt.Fprintf(table, "proxy\tprocess %d, drains\n", other.PID)
+			default:
+				fmt.Fprintf(table, "proxy\tprocess %d, does not serve yet\n", other.PID)
+			}
 		}
 		fmt.Fprintf(table, "pins\t%s\n", r.Agent.Pins)
 		for _, workload := range r.Agent.Workloads {

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -45,6 +47,7 @@ privilege and speaks with workloads and targets. Both are started again when the
 
 SIGTERM and SIGINT stop the agent: sessions get the drain time to end. The kernel's part stays, so that enrolled workloads
 get "connection refused" and never a direct connection; "sallyport down" takes it away. SIGHUP reads the documents again.
+SIGUSR2 starts both programs anew, as they are on disk by then, without a refused connection; see "sallyport upgrade".
 
 The proxy runs as the user "sallyport" where there is one, else as uid 64817, which needs no entry in /etc/passwd.
 Several agents can run side by side, each with its own --run-dir, --state-dir and --metrics.`,
@@ -60,7 +63,7 @@ Several agents can run side by side, each with its own --run-dir, --state-dir an
 	flags.StringVar(&o.metrics, "metrics", "127.0.0.1:9464", "address that serves Prometheus metrics on /metrics")
 	flags.StringVar(&o.proxyUser, "proxy-user", "", `user of the proxy, a name or a uid (default "sallyport" if it exists, else 64817)`)
 	flags.StringVar(&o.libexecDir, "libexec-dir", "", "directory of sallyport-capture and sallyport-proxy (default: that of this program)")
-	flags.DurationVar(&o.drain, "drain", 10*time.Second, "how long sessions may go on after SIGTERM")
+	flags.DurationVar(&o.drain, "drain", 10*time.Second, "how long sessions may go on after SIGTERM, and after an upgrade")
 	o.log.addFlags(command)
 	must(command.MarkFlagRequired("config"))
 	must(command.MarkFlagDirname("config"))
@@ -151,32 +154,58 @@ func findPrograms(dir string) (string, error) {
 
 // An agent is both children and what is known of their readiness.
 type agent struct {
-	runDir         string
-	capture, proxy *child
-	log            *zap.Logger
+	runDir      string
+	log         *zap.Logger
+	drain       time.Duration
+	capture     *child
+	newProxy    func(why string) *child
+	supervision supervision
+	fail        context.CancelCauseFunc // ends the agent
+
+	upgrading sync.Mutex   // held by an upgrade
+	proxies   atomic.Int64 // that are supervised
+	retiring  sync.WaitGroup
+
+	mu        sync.Mutex
+	proxy     *child // the one that serves
+	stopProxy func()
 }
 
 func newAgent(o upOptions, proxy account.Account, log *zap.Logger) *agent {
-	return &agent{
-		runDir: o.runDir,
-		log:    log,
-		capture: &child{
-			name:    captureProgram,
-			program: filepath.Join(o.libexecDir, captureProgram),
-			arguments: append([]string{"--config=" + o.config, "--run-dir=" + o.runDir,
-				"--proxy-uid=" + strconv.Itoa(proxy.UID)}, o.log.arguments()...),
-			grace: captureGrace,
-			log:   log,
+	a := &agent{runDir: o.runDir, log: log, drain: o.drain}
+	a.capture = &child{
+		name:    captureProgram,
+		program: filepath.Join(o.libexecDir, captureProgram),
+		arguments: func() []string {
+			return append([]string{"--config=" + o.config, "--run-dir=" + o.runDir, "--proxy-uid=" + strconv.Itoa(proxy.UID)},
+				o.log.arguments()...)
 		},
-		proxy: &child{
+		first:    startFirst,
+		started:  a.supervision.started,
+		grace:    captureGrace,
+		log:      log,
+		restarts: make(chan struct{}, 1),
+	}
+	a.newProxy = func(why string) *child {
+		return &child{
 			name:    proxyProgram,
 			program: filepath.Join(o.libexecDir, proxyProgram),
-			arguments: append([]string{"--user=" + strconv.Itoa(proxy.UID), "--run-dir=" + o.runDir, "--state-dir=" + o.stateDir,
-				"--metrics=" + o.metrics, "--drain=" + o.drain.String()}, o.log.arguments()...),
-			grace: o.drain + drainSlack,
-			log:   log,
-		},
+			arguments: func() []string {
+				arguments := append([]string{"--user=" + strconv.Itoa(proxy.UID), "--run-dir=" + o.runDir, "--state-dir=" + o.stateDir,
+					"--metrics=" + o.metrics, "--drain=" + o.drain.String()}, o.log.arguments()...)
+				if a.proxies.Load() > 1 {
+					arguments = append(arguments, "--replaces")
+				}
+				return arguments
+			},
+			first:    why,
+			started:  a.supervision.started,
+			grace:    o.drain + drainSlack,
+			log:      log,
+			restarts: make(chan struct{}, 1),
+		}
 	}
+	return a
 }
 
 // run is the agent's life: capture first, so that the proxy finds its sockets; at the end the proxy first, so that its
@@ -184,6 +213,7 @@ func newAgent(o upOptions, proxy account.Account, log *zap.Logger) *agent {
 func (a *agent) run(asked context.Context) error {
 	ctx, cancel := context.WithCancelCause(asked)
 	defer cancel(nil)
+	a.fail = cancel
 	stopCapture := a.start(a.capture, cancel)
 	defer func() {
 		stopCapture()
@@ -195,12 +225,18 @@ func (a *agent) run(asked context.Context) error {
 	}
 	a.capture.settled.Store(true)
 
-	stopProxy := a.start(a.proxy, cancel)
-	defer stopProxy()
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
-	a.watch(ctx, hangups)
+	first := a.newProxy(startFirst)
+	a.serveWith(first, a.startProxy(first, cancel))
+	defer a.stopProxies()
+	stopUpgrades, err := a.serveUpgrades(ctx)
+	if err != nil {
+		return err
+	}
+	defer stopUpgrades()
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR2)
+	defer signal.Stop(signals)
+	a.watch(ctx, signals)
 	return reason(asked, ctx)
 }
 
@@ -213,7 +249,7 @@ func reason(asked, ctx context.Context) error {
 }
 
 // start supervises a child; its failure cancels all. The function that it returns stops the child and waits for its end.
-func (a *agent) start(c *child, failed context.CancelCauseFunc) (stop func()) {
+func (a *agent) start(c *child, failed func(error)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -226,6 +262,39 @@ func (a *agent) start(c *child, failed context.CancelCauseFunc) (stop func()) {
 		cancel()
 		<-done
 	}
+}
+
+// startProxy is start for a proxy.
+func (a *agent) startProxy(c *child, failed func(error)) (stop func()) {
+	a.proxies.Add(1)
+	end := a.start(c, failed)
+	return func() {
+		end()
+		a.proxies.Add(-1)
+	}
+}
+
+// serveWith makes a proxy the one that serves, and returns what stops the one before.
+func (a *agent) serveWith(proxy *child, stop func()) (stopBefore func()) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	stopBefore = a.stopProxy
+	a.proxy, a.stopProxy = proxy, stop
+	return stopBefore
+}
+
+// serving is the proxy that serves.
+func (a *agent) serving() *child {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.proxy
+}
+
+// stopProxies stops the proxy that serves, and waits for those that it has replaced.
+func (a *agent) stopProxies() {
+	stop := a.serveWith(nil, nil)
+	stop()
+	a.retiring.Wait()
 }
 
 // awaitControl returns when sallyport-capture answers on its control socket, or when ctx ends.
@@ -247,31 +316,41 @@ func (a *agent) status(ctx context.Context) (control.Status, error) {
 	return control.GetStatus(ctx, a.runDir)
 }
 
-// watch logs each change between ready and not ready, and passes on requests to read the documents again, until ctx ends.
-func (a *agent) watch(ctx context.Context, hangups <-chan os.Signal) {
+// watch logs each change between ready and not ready, tells capture of starts and upgrades, and does what signals ask for, until
+// ctx ends.
+func (a *agent) watch(ctx context.Context, signals <-chan os.Signal) {
 	ready, faults := false, ""
 	interval := 50 * time.Millisecond
 	for {
 		status, err := a.status(ctx)
+		if err == nil {
+			if err := control.ReportSupervision(ctx, a.runDir, a.supervision.counts()); err != nil && ctx.Err() == nil {
+				a.log.Debug("tell capture of starts and upgrades", zap.Error(err))
+			}
+		}
 		now := statusFaults(status, err)
 		switch {
 		case ctx.Err() != nil:
 			return
 		case len(now) == 0 && !ready:
 			ready, faults, interval = true, "", time.Second
-			a.proxy.settled.Store(true)
+			a.serving().settled.Store(true)
 			a.log.Info("ready", zap.Uint64("revision", status.Revision))
 			notifySystemd(a.log, "READY=1")
 		case len(now) > 0 && (ready || strings.Join(now, "; ") != faults):
 			ready, faults = false, strings.Join(now, "; ")
-			if a.proxy.settled.Load() {
+			if a.serving().settled.Load() {
 				a.log.Warn("not ready", zap.Strings("because", now))
 			}
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-hangups:
+		case s := <-signals:
+			if s == syscall.SIGUSR2 {
+				go a.upgrade(ctx) //nolint:errcheck // It has logged how it went.
+				continue
+			}
 			if err := control.Reload(ctx, a.runDir); err != nil {
 				a.log.Error("read the documents again", zap.Error(err))
 			}

@@ -59,8 +59,19 @@ type CaptureStatus struct {
 	Reason string `json:"reason"`
 	// Counters are connections since the pins were made, by reason: "captured", "denied_netns" …
 	Counters map[string]uint64 `json:"counters"`
+	// Supervision is what the supervisor last told capture; nil where there is none.
+	Supervision *Supervision `json:"supervision,omitempty"`
 	// Guards are all guards, those that this kernel can not run too.
 	Guards []Guard `json:"guards,omitempty"`
+}
+
+// Supervision is what the supervisor of both halves has counted since it was started.
+type Supervision struct {
+	// Starts are those of each program, by its name and by why it was started: "start", "crash" or "upgrade".
+	Starts map[string]map[string]uint64 `json:"starts,omitempty"`
+	// Upgrades were completed, FailedUpgrades were not.
+	Upgrades       uint64 `json:"upgrades"`
+	FailedUpgrades uint64 `json:"failedUpgrades"`
 }
 
 // Guard is one of the kernel's guards: what denies where nothing can be redirected.

@@ -17,6 +17,7 @@ type Metrics struct {
 	revision, effective                               prometheus.Gauge
 	added, setup                                      prometheus.Histogram
 	kernel                                            *kernelCounters
+	supervision                                       *supervision
 }
 
 // NewMetrics registers the metrics.
@@ -54,8 +55,9 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		added:          histogram("operation_added_seconds", "Time from reading an operation to having it decided and recorded.", prometheus.ExponentialBuckets(1e-6, 2, 20)),
 		setup:          histogram("session_setup_seconds", "Time from accepting a connection to its being ready for operations.", prometheus.ExponentialBuckets(1e-4, 2, 18)),
 		kernel:         newKernelCounters(),
+		supervision:    newSupervision(),
 	}
-	r.MustRegister(m.kernel)
+	r.MustRegister(m.kernel, m.supervision)
 	return m
 }
 
@@ -65,4 +67,5 @@ func (m *Metrics) capture(s handoff.CaptureStatus) {
 		m.effective.Set(1)
 	}
 	m.kernel.set(s.Counters)
+	m.supervision.set(s.Supervision)
 }

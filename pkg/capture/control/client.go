@@ -11,6 +11,8 @@ import (
 	"net"
 	"net/http"
 	"syscall"
+
+	"github.com/sallyport-dev/sallyport/pkg/handoff"
 )
 
 // ErrNotRunning says that no sallyport-capture serves the run directory.
@@ -36,6 +38,11 @@ func Enroll(ctx context.Context, runDir, cgroup string) error {
 // nobody answers.
 func Reload(ctx context.Context, runDir string) error {
 	return do(ctx, runDir, http.MethodPost, "/reload", nil, nil)
+}
+
+// ReportSupervision tells what the supervisor has counted, for the metrics. The error is ErrNotRunning when nobody answers.
+func ReportSupervision(ctx context.Context, runDir string, counts handoff.Supervision) error {
+	return do(ctx, runDir, http.MethodPut, "/supervision", counts, nil)
 }
 
 // do sends one request over a connection of its own.

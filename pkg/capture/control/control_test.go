@@ -38,10 +38,13 @@ type backend struct {
 	status Status
 	enroll func(ctx context.Context, cgroup string) error
 	reload func() error
+
+	supervised func(handoff.Supervision)
 }
 
 func (b backend) Status() Status                                  { return b.status }
 func (b backend) Enroll(ctx context.Context, cgroup string) error { return b.enroll(ctx, cgroup) }
+func (b backend) Supervised(counts handoff.Supervision)           { b.supervised(counts) }
 func (b backend) Reload(context.Context) error                    { return b.reload() }
 
 func serve(t *testing.T, b backend) string {
@@ -154,5 +157,17 @@ func TestOnlyRootIsAnswered(t *testing.T) {
 		if strings.Contains(string(said), "answered") || strings.Contains(string(said), unwanted) {
 			t.Errorf("mode %o: %s", mode, said)
 		}
+	}
+}
+
+func TestSupervisorsCountsReachCapture(t *testing.T) {
+	told := make(chan handoff.Supervision, 1)
+	dir := serve(t, backend{supervised: func(counts handoff.Supervision) { told <- counts }})
+	want := handoff.Supervision{Starts: map[string]map[string]uint64{"sallyport-proxy": {"crash": 2}}, Upgrades: 1}
+	if err := ReportSupervision(t.Context(), dir, want); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, <-told); diff != "" {
+		t.Error(diff)
 	}
 }

@@ -27,6 +27,8 @@ type Backend interface {
 	Status() Status
 	// Enroll returns when a cgroup is captured and the proxy has its listeners, or why it is not.
 	Enroll(ctx context.Context, cgroup string) error
+	// Supervised takes what the supervisor of both halves has counted.
+	Supervised(handoff.Supervision)
 	// Reload reads the documents again, and returns when they are in force, or why they are not.
 	Reload(ctx context.Context) error
 }
@@ -63,13 +65,16 @@ func (s *Server) Serve(ctx context.Context, backend Backend) error {
 	})
 	mux.HandleFunc("POST /workloads", func(w http.ResponseWriter, r *http.Request) {
 		var request enrolRequest
-		decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBytes))
-		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(&request); err != nil {
-			answer(w, http.StatusBadRequest, failure{Error: fmt.Sprintf("request: %v", err)})
-			return
+		if read(w, r, &request) {
+			finish(w, backend.Enroll(r.Context(), request.Cgroup))
 		}
-		finish(w, backend.Enroll(r.Context(), request.Cgroup))
+	})
+	mux.HandleFunc("PUT /supervision", func(w http.ResponseWriter, r *http.Request) {
+		var counts handoff.Supervision
+		if read(w, r, &counts) {
+			backend.Supervised(counts)
+			finish(w, nil)
+		}
 	})
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
 		finish(w, backend.Reload(r.Context()))
@@ -98,6 +103,17 @@ func (s *Server) Serve(ctx context.Context, backend Backend) error {
 		return nil
 	}
 	return fmt.Errorf("serve the control socket: %w", err)
+}
+
+// read decodes a request's body; when it is false the answer has been given.
+func read(w http.ResponseWriter, r *http.Request, into any) bool {
+	decoder := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxRequestBytes))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(into); err != nil {
+		answer(w, http.StatusBadRequest, failure{Error: fmt.Sprintf("request: %v", err)})
+		return false
+	}
+	return true
 }
 
 func finish(w http.ResponseWriter, err error) {
