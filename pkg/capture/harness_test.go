@@ -23,13 +23,13 @@ import (
 
 // node is a place to capture in: a bpffs and a part of the cgroup hierarchy of its own.
 type node struct {
-	t       *testing.T
+	t       testing.TB
 	options Options
 	base    string // the cgroup that holds the test's
 }
 
 // newNode needs root.
-func newNode(t *testing.T) *node {
+func newNode(t testing.TB) *node {
 	t.Helper()
 	hierarchy, err := cgroup.Find()
 	if err != nil {
@@ -103,7 +103,7 @@ func (n *node) enroll(c *Capture, name string) Enrolled {
 }
 
 // wait waits for a condition.
-func wait(t *testing.T, what string, done func() bool) {
+func wait(t testing.TB, what string, done func() bool) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for !done() {
@@ -114,7 +114,7 @@ func wait(t *testing.T, what string, done func() bool) {
 	}
 }
 
-func targets(t *testing.T, c *Capture, endpoints ...string) {
+func targets(t testing.TB, c *Capture, endpoints ...string) {
 	t.Helper()
 	var list []handoff.Endpoint
 	for _, text := range endpoints {
@@ -130,7 +130,7 @@ func targets(t *testing.T, c *Capture, endpoints ...string) {
 	}
 }
 
-func pendingEntries(t *testing.T, c *Capture) int {
+func pendingEntries(t testing.TB, c *Capture) int {
 	t.Helper()
 	var (
 		key   bpf.CaptureFlow
@@ -147,7 +147,7 @@ func pendingEntries(t *testing.T, c *Capture) int {
 	return n
 }
 
-func counter(t *testing.T, c *Capture, reason string) uint64 {
+func counter(t testing.TB, c *Capture, reason string) uint64 {
 	t.Helper()
 	counters, err := c.Counters()
 	if err != nil {
@@ -166,7 +166,7 @@ type database struct {
 	reached atomic.Int64
 }
 
-func newDatabase(t *testing.T, address string) *database {
+func newDatabase(t testing.TB, address string) *database {
 	t.Helper()
 	config := net.ListenConfig{}
 	config.SetMultipathTCP(false)
@@ -208,7 +208,7 @@ func drain(listener *net.TCPListener) {
 }
 
 // newHolder is a server that keeps its connections open.
-func newHolder(t *testing.T, address string) string {
+func newHolder(t testing.TB, address string) string {
 	t.Helper()
 	config := net.ListenConfig{}
 	config.SetMultipathTCP(false)

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -51,7 +52,19 @@ func TestMain(m *testing.M) {
 		fill(netip.MustParseAddrPort(os.Args[1]))
 	case "hold":
 		hold(netip.MustParseAddrPort(os.Args[1]))
+	case "dials":
+		dials(netip.MustParseAddrPort(os.Args[1]), atoi(os.Args[2]))
+	case "sends":
+		sends(netip.MustParseAddrPort(os.Args[1]), atoi(os.Args[2]))
 	}
+}
+
+func atoi(text string) int {
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		panic(err)
+	}
+	return n
 }
 
 func outcome(err error) string {
@@ -208,7 +221,7 @@ type process struct {
 }
 
 // start starts a role in a cgroup's directory ("" for the test's own).
-func start(t *testing.T, dir, role string, prepare func(*exec.Cmd), args ...string) *process {
+func start(t testing.TB, dir, role string, prepare func(*exec.Cmd), args ...string) *process {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe", args...)
 	cmd.Env = append(os.Environ(), roleVariable+"="+role)
@@ -243,7 +256,7 @@ func start(t *testing.T, dir, role string, prepare func(*exec.Cmd), args ...stri
 	return &process{Cmd: cmd, in: in, out: bufio.NewReader(out)}
 }
 
-func (p *process) line(t *testing.T) string {
+func (p *process) line(t testing.TB) string {
 	t.Helper()
 	line, err := p.out.ReadString('\n')
 	if err != nil {
@@ -253,13 +266,13 @@ func (p *process) line(t *testing.T) string {
 }
 
 // dial runs a client in a cgroup to its end: "connected", or the name of an error.
-func dial(t *testing.T, dir, how, to string) string {
+func dial(t testing.TB, dir, how, to string) string {
 	t.Helper()
 	return start(t, dir, "dial", nil, how, to).line(t)
 }
 
 // startReader starts an unprivileged reader on a listener.
-func startReader(t *testing.T, listener *net.TCPListener) *process {
+func startReader(t testing.TB, listener *net.TCPListener) *process {
 	t.Helper()
 	file, err := listener.File()
 	if err != nil {
@@ -276,7 +289,7 @@ func startReader(t *testing.T, listener *net.TCPListener) *process {
 	return p
 }
 
-func (p *process) report(t *testing.T) report {
+func (p *process) report(t testing.TB) report {
 	t.Helper()
 	var r report
 	if err := json.Unmarshal([]byte(p.line(t)), &r); err != nil {

@@ -1,0 +1,237 @@
+package capture
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// enrolments is how many workloads BenchmarkEnrolment enrols before it measures. Each keeps so many files open.
+const enrolments, filesEach = 10_000, 5
+
+// dials connects so many times, one after the other, and prints the nanoseconds that one took. It resets what it opened, so
+// that it does not run out of ports.
+func dials(to netip.AddrPort, count int) {
+	var spent time.Duration
+	for range count {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		began := time.Now()
+		err = unix.Connect(fd, sockaddr(to))
+		spent += time.Since(began)
+		if err == nil {
+			err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+		}
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		unix.Close(fd)
+	}
+	fmt.Println(float64(spent.Nanoseconds()) / float64(count))
+}
+
+// sends sends so many datagrams over a connected socket, and prints the nanoseconds that one took.
+func sends(to netip.AddrPort, count int) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, unix.IPPROTO_UDP)
+	if err == nil {
+		err = unix.Connect(fd, sockaddr(to))
+	}
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	began := time.Now()
+	for range count {
+		if _, err := unix.Write(fd, []byte(payload)); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+	fmt.Println(float64(time.Since(began).Nanoseconds()) / float64(count))
+}
+
+// measure runs a role so many times in a cgroup, and is the nanoseconds that one took.
+func measure(b *testing.B, dir, role, to string, count int) float64 {
+	b.Helper()
+	client := start(b, dir, role, nil, to, strconv.Itoa(count))
+	said := client.line(b)
+	value, err := strconv.ParseFloat(said, 64)
+	if err != nil {
+		b.Fatal(said)
+	}
+	return value
+}
+
+// accepts takes connections and drops them.
+func accepts(listener net.Listener) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		conn.Close()
+	}
+}
+
+// BenchmarkConnect is paired: each round measures all cases one after the other, so that whatever else the machine does
+// strikes them alike.
+func BenchmarkConnect(b *testing.B) {
+	const rounds, each = 5, 2000
+	n := newNode(b)
+	name, dir := n.cgroup("shop")
+	_, other := n.cgroup("other")
+	server, err := net.Listen("tcp4", "127.9.8.7:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer server.Close()
+	go accepts(server)
+	sums := map[string]float64{}
+	for b.Loop() {
+		for range rounds {
+			sums["ns/bare"] += measure(b, dir, "dials", server.Addr().String(), each)
+			c := n.open()
+			targets(b, c, db4)
+			e := n.enroll(c, name)
+			go accepts(e.Listeners[0])
+			sums["ns/others"] += measure(b, other, "dials", server.Addr().String(), each)
+			sums["ns/elsewhere"] += measure(b, dir, "dials", server.Addr().String(), each)
+			sums["ns/captured"] += measure(b, dir, "dials", db4, each)
+			if err := c.Close(); err != nil {
+				b.Fatal(err)
+			}
+			if err := Release(n.options); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	for unit, sum := range sums {
+		b.ReportMetric(sum/rounds/float64(b.N), unit)
+	}
+}
+
+// BenchmarkDatagram is what guard_egress adds to a packet of a workload.
+func BenchmarkDatagram(b *testing.B) {
+	const rounds, each = 5, 100_000
+	n := newNode(b)
+	name, dir := n.cgroup("shop")
+	_, other := n.cgroup("other")
+	server, err := net.ListenPacket("udp4", "127.9.8.7:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer server.Close()
+	c := n.open()
+	targets(b, c, db4)
+	n.enroll(c, name)
+	sums := map[string]float64{}
+	for b.Loop() {
+		for range rounds {
+			sums["ns/others"] += measure(b, other, "sends", server.LocalAddr().String(), each)
+			sums["ns/workload"] += measure(b, dir, "sends", server.LocalAddr().String(), each)
+		}
+	}
+	for unit, sum := range sums {
+		b.ReportMetric(sum/rounds/float64(b.N), unit)
+	}
+}
+
+// BenchmarkPrograms is the time that each program takes for one run, as the kernel counts it, and the counting costs.
+func BenchmarkPrograms(b *testing.B) {
+	const each = 5000
+	n := newNode(b)
+	name, dir := n.cgroup("shop")
+	server, err := net.ListenPacket("udp4", "127.9.8.7:0")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer server.Close()
+	c := n.open()
+	targets(b, c, db4)
+	go accepts(n.enroll(c, name).Listeners[0])
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer stats.Close()
+	for b.Loop() {
+		measure(b, dir, "dials", db4, each)
+		measure(b, dir, "sends", server.LocalAddr().String(), each)
+	}
+	for name, program := range c.programs {
+		stats, err := program.Stats()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if stats.RunCount > 0 {
+			b.ReportMetric(float64(stats.Runtime.Nanoseconds())/float64(stats.RunCount), "ns/"+name)
+		}
+	}
+}
+
+// BenchmarkEnrolment is the enrolment of one more workload where there are many.
+func BenchmarkEnrolment(b *testing.B) {
+	n := newNode(b)
+	c := n.open()
+	targets(b, c, db4, db6)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		b.Fatal(err)
+	}
+	var open []uint64
+	for i := range enrolments {
+		name, _ := n.cgroup("w" + strconv.Itoa(i))
+		open = append(open, n.enroll(c, name).ID)
+		if len(open) < (int(limit.Cur)-500)/filesEach {
+			continue
+		}
+		// More files than this the machine does not allow. What is pinned stays, and that is what costs.
+		w := c.workloads[open[0]]
+		open = open[1:]
+		if err := errors.Join(w.listeners.close(), closeLinks(w.links)); err != nil {
+			b.Fatal(err)
+		}
+		w.links = nil
+	}
+	memory := uint64(0)
+	for _, m := range []*ebpf.Map{
+		c.objects.Targets4, c.objects.Targets6, c.objects.Workloads, c.objects.Usages, c.objects.ListenerPorts, c.objects.Pending,
+		c.objects.Events, c.objects.Counters, c.objects.Listeners, c.objects.Dialling, c.objects.Denied, c.objects.Origins,
+	} {
+		info, err := m.Info()
+		if err != nil {
+			b.Fatal(err)
+		}
+		bytes, ok := info.Memlock()
+		if !ok {
+			b.Fatal("the kernel does not say what a map takes")
+		}
+		memory += bytes
+	}
+	name, _ := n.cgroup("one-more")
+	for b.Loop() {
+		e := n.enroll(c, name)
+		b.StopTimer()
+		if err := c.Withdraw(e.ID); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+	began := time.Now()
+	if status := c.Check(); !status.Effective {
+		b.Error(status.Reason)
+	}
+	b.ReportMetric(time.Since(began).Seconds()*1000, "ms/check")
+	b.ReportMetric(float64(memory)/(1<<20), "MiB")
+}
