@@ -75,8 +75,11 @@ func newAgent(o options, log *zap.Logger) (*agent, error) {
 	}
 	a.source = workload.NewSource(hierarchy, a.cgroups, log)
 	a.documents.read = set{snapshot: snapshot, files: files}
-	a.server, err = handoff.Listen(filepath.Join(o.runDir, "handoff.sock"), o.proxyUID, log)
-	return a, err
+	if a.server, err = handoff.Listen(filepath.Join(o.runDir, "handoff.sock"), o.proxyUID, log); err != nil {
+		return nil, err
+	}
+	a.server.Allow(snapshot.NamedFiles())
+	return a, nil
 }
 
 // open opens capture and the control socket, and puts the documents in force. Proxies may connect already. Workloads of an

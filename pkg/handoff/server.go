@@ -215,6 +215,13 @@ func (s *Server) Publish(documents Documents, files map[string]struct{}) {
 	}
 }
 
+// Allow lets proxies ask for files before the first Publish: one that has documents from an earlier capture goes on with them.
+func (s *Server) Allow(files map[string]struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.files = files
+}
+
 // Enroll gives a workload and its listeners to the newest proxy, and to those that come. The listeners stay the caller's,
 // who closes them after Withdraw.
 func (s *Server) Enroll(workload Workload, listeners []*net.TCPListener) {
