@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -86,11 +87,7 @@ func run(o options) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 
-	openStore := record.OpenStore
-	if o.replaces {
-		openStore = record.JoinStore
-	}
-	records, err := openStore(o.stateDir, log)
+	records, err := openRecord(o, log)
 	if err != nil {
 		return err
 	}
@@ -146,6 +143,23 @@ func run(o options) error {
 	connected.Wait()
 	log.Info("proxy stopped")
 	return nil
+}
+
+// lockTimeout is how long to wait for a proxy that is about to end: it dies a moment after its supervisor.
+const lockTimeout = 2 * time.Second
+
+func openRecord(o options, log *zap.Logger) (*record.Store, error) {
+	if o.replaces {
+		return record.JoinStore(o.stateDir, log)
+	}
+	deadline := time.Now().Add(lockTimeout)
+	for {
+		records, err := record.OpenStore(o.stateDir, log)
+		if !errors.Is(err, record.ErrLocked) || time.Now().After(deadline) {
+			return records, err
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 }
 
 func newLogger(format, level string) (*zap.Logger, error) {

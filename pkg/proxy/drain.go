@@ -9,16 +9,17 @@ import (
 )
 
 const (
-	// drainAge is how old a session must be before it is asked to end: a short one ends by itself, and a client must not be
-	// sent away before it has said what it came for.
-	drainAge = time.Second
-	// drainPace is the pause between two sessions that are asked to end, so that not all clients come back at once. It is
-	// shorter when there are more sessions than the time allows.
-	drainPace = 50 * time.Millisecond
+	// drainTick is how often a draining proxy looks at its sessions; it asks at least one of them each time.
+	drainTick = 50 * time.Millisecond
+	// quietAge is for how long a session must have asked for nothing before it is asked to end: a busy one may end by itself.
+	quietAge = time.Second
+	// unusedAge is the same for one that never asked for anything: its client must not be sent away before it has said what
+	// it came for.
+	unusedAge = 4 * time.Second
 )
 
-// Drain stops accepting and asks one session after the other to end when nothing is lost by it. When ctx ends, or is about to,
-// it asks all; what is left then is cut off. It returns when no session is left.
+// Drain stops accepting, and asks one session after the other to end when nothing is lost by it. What is left when ctx ends is cut
+// off. It returns when no session is left.
 func (p *Proxy) Drain(ctx context.Context) {
 	p.mu.Lock()
 	p.draining = true
@@ -47,49 +48,84 @@ func (p *Proxy) Drain(ctx context.Context) {
 	p.stop()
 }
 
-// sendAway asks sessions to end, one at a time, until done or ctx ends.
+// sendAway asks sessions to end, spread over the time that there is, until done or ctx ends. Quiet ones come first; in the last
+// quarter it is every session's turn.
 func (p *Proxy) sendAway(ctx context.Context, done <-chan struct{}) {
-	// The last fifth of the time is for what sessions were doing when they were asked.
-	var end time.Time
-	if deadline, ok := ctx.Deadline(); ok {
-		end = deadline.Add(-time.Until(deadline) / 5)
+	start := time.Now()
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = start.Add(time.Hour)
 	}
-	asked := map[*Session]bool{}
+	all := start.Add(deadline.Sub(start) * 3 / 4)
+	// What is left is for what sessions are doing when they are asked.
+	end := start.Add(deadline.Sub(start) * 9 / 10)
+	watched := map[*Session]*watch{}
 	for {
-		next, left := p.choose(asked, !end.IsZero() && time.Now().After(end))
-		pause := drainPace
-		if next != nil {
-			asked[next] = true
-			next.drain()
-			if !end.IsZero() {
-				pause = max(0, min(pause, time.Until(end)/time.Duration(left+1)))
-			}
-			// Half of it to one and a half.
-			pause = pause/2 + rand.N(pause+1)
+		now := time.Now()
+		quiet, left := p.look(watched, now, now.After(all))
+		// Of those that are left as many as bring the last one's turn before the end.
+		share := len(quiet)
+		if ticks := int(end.Sub(now) / drainTick); ticks > 0 {
+			share = min(share, left/ticks+1)
 		}
-		select {
-		case <-done:
+		pause := drainTick / time.Duration(max(share, 1))
+		for _, s := range quiet[:share] {
+			watched[s].asked = true
+			s.drain()
+			if !wait(ctx, done, rand.N(pause)*2) {
+				return
+			}
+		}
+		if share == 0 && !wait(ctx, done, drainTick) {
 			return
-		case <-ctx.Done():
-			return
-		case <-time.After(pause):
 		}
 	}
 }
 
-// choose is a session that was not asked yet and is old enough, or of any age; nil when there is none. left is how many more were
-// not asked.
-func (p *Proxy) choose(asked map[*Session]bool, anyAge bool) (chosen *Session, left int) {
+// A watch is what a draining proxy knows of a session.
+type watch struct {
+	operations uint64 // when they were last counted
+	since      time.Time
+	asked      bool
+}
+
+// look finds the sessions whose turn it is, in no order, and counts those that were not asked yet.
+func (p *Proxy) look(watched map[*Session]*watch, now time.Time, all bool) (turn []*Session, left int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for s := range p.sessions {
-		switch {
-		case asked[s]:
-		case chosen == nil && (anyAge || time.Since(s.Accepted) >= drainAge):
-			chosen = s
-		default:
-			left++
+		operations := s.operations.Load()
+		w := watched[s]
+		if w == nil {
+			w = &watch{operations: operations, since: now}
+			watched[s] = w
+		}
+		if w.operations != operations {
+			w.operations, w.since = operations, now
+		}
+		if w.asked {
+			continue
+		}
+		left++
+		age := quietAge
+		if operations == 0 {
+			age = unusedAge
+		}
+		if all || now.Sub(w.since) >= age {
+			turn = append(turn, s)
 		}
 	}
-	return chosen, left
+	return turn, left
+}
+
+// wait is false when done or ctx ended first.
+func wait(ctx context.Context, done <-chan struct{}, d time.Duration) bool {
+	select {
+	case <-done:
+		return false
+	case <-ctx.Done():
+		return false
+	case <-time.After(d):
+		return true
+	}
 }

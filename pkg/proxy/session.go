@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -39,6 +40,8 @@ type Session struct {
 		action       policy.Action
 		counter      prometheus.Counter
 	}
+
+	operations atomic.Uint64 // admitted or denied so far
 
 	once    sync.Once
 	drainMu sync.Mutex
@@ -86,6 +89,7 @@ func (s *Session) Admit(op *record.Operation, d policy.Decision) (uint64, error)
 		s.last.counter = s.proxy.Metrics.decisions.WithLabelValues(s.Target.Metadata.Name, d.Policy, d.Rule, d.Action.String())
 	}
 	s.last.counter.Inc()
+	s.operations.Add(1)
 	seq, err := s.record.Operation(op)
 	if err != nil {
 		s.proxy.Metrics.recordErrors.Inc()

@@ -34,7 +34,7 @@ func TestKilledPartsNeverLetAConnectionPast(t *testing.T) {
 		{
 			name:    "up, and with it both: new connections are refused at once until it is started again",
 			kill:    func(n *node, _, _ int) { kill(n.t, n.up()) },
-			start:   func(n *node, _, _ int) { n.wait("the end of up", n.Ended); n.Start() },
+			start:   func(n *node, _, _ int) { n.wait("the end of up", n.Ended); n.start() },
 			allowed: []string{lost, refused},
 		},
 	}
@@ -79,4 +79,5 @@ func TestReadinessSaysThatTheProxyIsDead(t *testing.T) {
 	if _, now := n.children(); now == proxy {
 		t.Error("it is the same process")
 	}
+	n.sound()
 }

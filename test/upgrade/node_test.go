@@ -54,7 +54,7 @@ apiVersion: sallyport.dev/v1alpha1
 kind: CredentialSource
 metadata: {name: app}
 spec:
-  static: {username: %s, password: {file: %s}}
+  static: {username: %s, password: {file: %q}}
 ---
 apiVersion: sallyport.dev/v1alpha1
 kind: AccessPolicy
@@ -64,9 +64,20 @@ spec:
   targets: [db]
   rules: [{name: all, action: allow}]
 `, port, proxyUser, password, n.workload)})
-	n.Start()
+	n.start()
 	return n
 }
+
+// start starts the agent and waits until "up" knows that it is ready: what dies before that ends it.
+func (n *node) start(flags ...string) {
+	n.t.Helper()
+	before := strings.Count(n.Log(), readyLine)
+	n.Start(flags...)
+	n.wait("up to say that it is ready", func() bool { return strings.Count(n.Log(), readyLine) > before })
+}
+
+// readyLine is in up's log when the agent is ready.
+const readyLine = "up\tready\t"
 
 // client is a process of the workload.
 type client struct {

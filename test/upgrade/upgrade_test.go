@@ -96,7 +96,7 @@ func TestProgramThatDoesNotWorkReplacesNothing(t *testing.T) {
 		}
 	}
 	n.Stop()
-	n.Start("--libexec-dir", programs)
+	n.start("--libexec-dir", programs)
 	_, proxy := n.children()
 	client := n.hammer()
 	broken := filepath.Join(programs, "sallyport-proxy")
@@ -118,4 +118,5 @@ func TestProgramThatDoesNotWorkReplacesNothing(t *testing.T) {
 		t.Errorf("the proxy is process %d, not %d", now, proxy)
 	}
 	n.noneDirect()
+	n.sound()
 }
