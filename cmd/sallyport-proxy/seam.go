@@ -66,6 +66,9 @@ func (s *seam) connected(client *handoff.Client, p *proxy.Proxy) error {
 	if err := p.Offer(client.Offer); err != nil {
 		return fmt.Errorf("give the listeners back: %w", err)
 	}
+	if err := client.Offered(); err != nil {
+		return err
+	}
 	if s.set(client) {
 		return client.Leave()
 	}

@@ -36,6 +36,7 @@ const (
 	kindEnrolled kind = "enrolled" // answers enroll
 	kindRead     kind = "read"     // asks for file
 	kindOffer    kind = "offer"    // one descriptor for each listener
+	kindOffered  kind = "offered"  // there are no more offers
 	kindLeave    kind = "leave"    // no listener from here on
 )
 
@@ -65,7 +66,7 @@ func decode(data []byte, descriptors int) (*message, error) {
 	}
 	whole, min, max := true, 0, 0
 	switch m.Kind {
-	case kindHello, kindApplied, kindEnrolled, kindWithdraw, kindLeave:
+	case kindHello, kindApplied, kindEnrolled, kindWithdraw, kindOffered, kindLeave:
 	case kindDocuments:
 		min, max = 1, 1
 	case kindEnroll, kindOffer:

@@ -26,12 +26,18 @@ func (c *Client) Offer(workload Workload, listeners []*net.TCPListener) error {
 	return sendListeners(c.conn, &message{Kind: kindOffer, Workload: &workload}, listeners, nil)
 }
 
+// Offered tells capture that there are no more offers.
+func (c *Client) Offered() error { return send(c.conn, &message{Kind: kindOffered}) }
+
 // Leave tells capture that this proxy accepts no more connections: it is given no more listeners, and is not the one that
 // serves.
 func (c *Client) Leave() error { return send(c.conn, &message{Kind: kindLeave}) }
 
-// AwaitOffers waits until proxies have offered listeners of all these workloads, or until ctx ends, and returns what was
-// offered. Offers that come later are dropped.
+// offersTimeout is how long a proxy that has connected may take to offer what it has.
+const offersTimeout = 10 * time.Second
+
+// AwaitOffers waits until proxies have offered listeners of all these workloads, and returns what was offered. When ctx ends it
+// waits no more for proxies to come; those that are there may finish. Offers that come later are dropped.
 func (s *Server) AwaitOffers(ctx context.Context, ids []uint64) map[uint64]Offer {
 	complete := func() (bool, error) {
 		for _, id := range ids {
@@ -41,8 +47,20 @@ func (s *Server) AwaitOffers(ctx context.Context, ids []uint64) map[uint64]Offer
 		}
 		return true, nil
 	}
-	// What is missing when ctx ends is missing.
-	_ = s.await(ctx, complete)
+	finished := func() (bool, error) {
+		for _, p := range s.proxies {
+			if !p.offered {
+				return complete()
+			}
+		}
+		return true, nil
+	}
+	if s.await(ctx, complete) != nil {
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), offersTimeout)
+		defer cancel()
+		// What is missing then is missing.
+		_ = s.await(last, finished)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	offers := s.offers
@@ -61,6 +79,14 @@ func (s *Server) offered(m *message, files []*os.File) {
 	}
 	before.Close()
 	s.offers[m.Workload.ID] = Offer{Generation: m.Workload.Generation, Listeners: files}
+	s.announce()
+}
+
+// offeredAll notes that a proxy has offered all that it has.
+func (s *Server) offeredAll(p *proxy) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.offered = true
 	s.announce()
 }
 

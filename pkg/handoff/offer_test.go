@@ -62,6 +62,34 @@ func TestOffersAreNotAwaitedForLong(t *testing.T) {
 	waitFor(t, func() bool { return len(s.Proxies()) == 1 && s.Proxies()[0].Leaving })
 }
 
+func TestProxyThatIsThereMayFinishItsOffers(t *testing.T) {
+	s := newSeam(t)
+	client := s.dial()
+	waitFor(t, func() bool { return len(s.Proxies()) == 1 })
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	got := make(chan map[uint64]Offer)
+	go func() { got <- s.AwaitOffers(ctx, []uint64{7, 8}) }()
+	if err := client.Offer(Workload{ID: 7, Generation: 1}, []*net.TCPListener{listener(t)}); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case offers := <-got:
+		t.Errorf("got %+v before the proxy had finished", offers)
+	case <-time.After(50 * time.Millisecond):
+	}
+	if err := client.Offered(); err != nil {
+		t.Fatal(err)
+	}
+	offers := <-got
+	if len(offers) != 1 {
+		t.Errorf("got %+v: want the one offer", offers)
+	}
+	for _, offer := range offers {
+		offer.Close()
+	}
+}
+
 func TestOfTwoOffersTheNewestGenerationStays(t *testing.T) {
 	s := newSeam(t)
 	client := s.dial()

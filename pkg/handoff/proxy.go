@@ -26,6 +26,7 @@ type proxy struct {
 
 	given    map[uint64]uint64 // generations by workload that it was given
 	enrolled map[uint64]uint64 // generations by workload that it has taken over
+	offered  bool              // it has offered all that it has
 	leaving  bool              // it accepts no more connections
 	answered uint64            // the newest revision that it answered for
 	applied  uint64            // the newest revision that it applied
@@ -180,6 +181,8 @@ func (p *proxy) read(s *Server) error {
 			s.enrolled(p, m)
 		case m.Kind == kindRead:
 			p.put(s.file(m))
+		case m.Kind == kindOffered:
+			s.offeredAll(p)
 		case m.Kind == kindLeave:
 			s.left(p)
 		default:

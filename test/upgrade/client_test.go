@@ -16,8 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// rateVariable is how many connections per second a client opens; idleVariable how many it opens once and keeps, idle, and
-// talkVariable how many of those are in a transaction until the client is told to end it.
+// rateVariable is how many connections per second a client opens; idleVariable how many it opens once and keeps, idle.
 const (
 	rateVariable = "SALLYPORT_TEST_RATE"
 	idleVariable = "SALLYPORT_TEST_IDLE"
@@ -39,11 +38,12 @@ type result struct {
 // outcome of a connection that did all that it was to do.
 const fine = "fine"
 
-// The others: refused at once, lost after it was accepted, told to go before it had asked.
+// The others: refused at once, lost after it was accepted, told to go before it had asked, without an answer in time.
 const (
 	refused  = "refused"
 	lost     = "lost"
 	sentAway = "sent away"
+	timedOut = "timed out"
 )
 
 // runClient opens connections until its input ends, and prints its result.
@@ -190,6 +190,8 @@ func nameOf(err error) string {
 		return sentAway
 	case errors.As(err, &told):
 		return told.Error()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return timedOut
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return lost
 	}
