@@ -16,10 +16,12 @@ import (
 	"github.com/jackc/pgx/v5/pgproto3"
 )
 
-// rateVariable is how many connections per second a client opens; idleVariable how many it opens once and keeps, idle.
+// rateVariable is how many connections per second a client opens; idleVariable how many it opens once and keeps, idle;
+// stuckVariable that it opens one and stays in a transaction.
 const (
-	rateVariable = "SALLYPORT_TEST_RATE"
-	idleVariable = "SALLYPORT_TEST_IDLE"
+	rateVariable  = "SALLYPORT_TEST_RATE"
+	idleVariable  = "SALLYPORT_TEST_IDLE"
+	stuckVariable = "SALLYPORT_TEST_STUCK"
 )
 
 // patience bounds one connection of a client.
@@ -38,9 +40,10 @@ type result struct {
 // outcome of a connection that did all that it was to do.
 const fine = "fine"
 
-// The others: refused at once, lost after it was accepted, told to go before it had asked, without an answer in time.
+// The others: refused at once, denied by the kernel, lost after it was accepted, told to go before it had asked, without an answer in time.
 const (
 	refused  = "refused"
+	denied   = "denied"
 	lost     = "lost"
 	sentAway = "sent away"
 	timedOut = "timed out"
@@ -49,9 +52,12 @@ const (
 // runClient opens connections until its input ends, and prints its result.
 func runClient(address string) {
 	var r result
-	if n := number(idleVariable); n > 0 {
+	switch n := number(idleVariable); {
+	case n > 0:
 		r = keepIdle(address, n)
-	} else {
+	case number(stuckVariable) > 0:
+		r = result{Outcomes: map[string]int{stuck(address): 1}}
+	default:
 		r = hammer(address, number(rateVariable))
 	}
 	if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
@@ -186,6 +192,8 @@ func nameOf(err error) string {
 	switch {
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return refused
+	case errors.Is(err, syscall.EPERM):
+		return denied
 	case errors.As(err, &told) && told.code == "57P01":
 		return sentAway
 	case errors.As(err, &told):
@@ -196,6 +204,20 @@ func nameOf(err error) string {
 		return lost
 	}
 	return err.Error()
+}
+
+// stuck begins a transaction, never ends it, and says how the connection ended.
+func stuck(address string) string {
+	frontend, conn, err := connect(address)
+	if err == nil {
+		defer conn.Close()
+		_, err = ask(frontend, "BEGIN")
+	}
+	if err == nil {
+		fmt.Println("started")
+		_, err = untilReady(frontend)
+	}
+	return nameOf(err)
 }
 
 // keepIdle opens connections and waits until each was told to go. The first is in a transaction, which it ends when the others

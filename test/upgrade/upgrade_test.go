@@ -87,6 +87,24 @@ func TestReplacedProxySendsItsSessionsAwayOneAfterTheOther(t *testing.T) {
 	n.sound()
 }
 
+func TestSessionInATransactionIsCutOffWhenTheTimeIsUp(t *testing.T) {
+	n := newNode(t)
+	n.Stop()
+	const drain = 2 * time.Second
+	n.start("--drain", drain.String())
+	client := n.client(stuckVariable + "=1")
+	n.upgrade()
+	began := time.Now()
+	r := client.result()
+	if took := time.Since(began); r.Outcomes[sentAway] != 1 || took < drain-drain/4 || took > drain+5*time.Second {
+		t.Errorf("after %s: %v", took, r.Outcomes)
+	}
+	n.wait("the end of the proxy before", func() bool { return len(n.status().Proxies) == 1 })
+	if report := n.sound(); report.Sessions != 1 || report.Open != 0 {
+		t.Errorf("the record has %d sessions, %d of them open", report.Sessions, report.Open)
+	}
+}
+
 func TestProgramThatDoesNotWorkReplacesNothing(t *testing.T) {
 	n := newNode(t)
 	programs := t.TempDir()
