@@ -10,7 +10,7 @@
 #include "maps.h"
 #include "connect.h"
 #include "guard.h"
-#include "guard_egress.h"
+#include "guard_packet.h"
 #include "sock_ops.h"
 #include "get_origin.h"
 

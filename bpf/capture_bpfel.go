@@ -122,6 +122,7 @@ type CaptureWorkload struct {
 const (
 	CaptureMapCounters       = "counters"
 	CaptureMapDenied         = "denied"
+	CaptureMapDevices        = "devices"
 	CaptureMapDialling       = "dialling"
 	CaptureMapEvents         = "events"
 	CaptureMapListenerPorts  = "listener_ports"
@@ -139,6 +140,7 @@ const (
 	CaptureProgGuardBind6    = "guard_bind6"
 	CaptureProgGuardConnect4 = "guard_connect4"
 	CaptureProgGuardConnect6 = "guard_connect6"
+	CaptureProgGuardDevice   = "guard_device"
 	CaptureProgGuardEgress   = "guard_egress"
 	CaptureProgGuardSendmsg4 = "guard_sendmsg4"
 	CaptureProgGuardSendmsg6 = "guard_sendmsg6"
@@ -198,6 +200,7 @@ type CaptureProgramSpecs struct {
 	GuardBind6    *ebpf.ProgramSpec `ebpf:"guard_bind6"`
 	GuardConnect4 *ebpf.ProgramSpec `ebpf:"guard_connect4"`
 	GuardConnect6 *ebpf.ProgramSpec `ebpf:"guard_connect6"`
+	GuardDevice   *ebpf.ProgramSpec `ebpf:"guard_device"`
 	GuardEgress   *ebpf.ProgramSpec `ebpf:"guard_egress"`
 	GuardSendmsg4 *ebpf.ProgramSpec `ebpf:"guard_sendmsg4"`
 	GuardSendmsg6 *ebpf.ProgramSpec `ebpf:"guard_sendmsg6"`
@@ -211,6 +214,7 @@ type CaptureProgramSpecs struct {
 type CaptureMapSpecs struct {
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Denied        *ebpf.MapSpec `ebpf:"denied"`
+	Devices       *ebpf.MapSpec `ebpf:"devices"`
 	Dialling      *ebpf.MapSpec `ebpf:"dialling"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	ListenerPorts *ebpf.MapSpec `ebpf:"listener_ports"`
@@ -254,6 +258,7 @@ func (o *CaptureObjects) Close() error {
 type CaptureMaps struct {
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Denied        *ebpf.Map `ebpf:"denied"`
+	Devices       *ebpf.Map `ebpf:"devices"`
 	Dialling      *ebpf.Map `ebpf:"dialling"`
 	Events        *ebpf.Map `ebpf:"events"`
 	ListenerPorts *ebpf.Map `ebpf:"listener_ports"`
@@ -270,6 +275,7 @@ func (m *CaptureMaps) Close() error {
 	return _CaptureClose(
 		m.Counters,
 		m.Denied,
+		m.Devices,
 		m.Dialling,
 		m.Events,
 		m.ListenerPorts,
@@ -303,6 +309,7 @@ type CapturePrograms struct {
 	GuardBind6    *ebpf.Program `ebpf:"guard_bind6"`
 	GuardConnect4 *ebpf.Program `ebpf:"guard_connect4"`
 	GuardConnect6 *ebpf.Program `ebpf:"guard_connect6"`
+	GuardDevice   *ebpf.Program `ebpf:"guard_device"`
 	GuardEgress   *ebpf.Program `ebpf:"guard_egress"`
 	GuardSendmsg4 *ebpf.Program `ebpf:"guard_sendmsg4"`
 	GuardSendmsg6 *ebpf.Program `ebpf:"guard_sendmsg6"`
@@ -319,6 +326,7 @@ func (p *CapturePrograms) Close() error {
 		p.GuardBind6,
 		p.GuardConnect4,
 		p.GuardConnect6,
+		p.GuardDevice,
 		p.GuardEgress,
 		p.GuardSendmsg4,
 		p.GuardSendmsg6,

@@ -171,6 +171,17 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } listener_ports SEC(".maps");
 
+/* Workload ids by network device: the agent's side of a pair whose other side is in the workload's own network
+ * namespace. Go writes; guard_device reads. An entry dies with its workload. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} devices SEC(".maps");
+
 /* Workload ids, in the sockets of listeners. Go writes; connect4 and connect6 read. An entry dies with its socket. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);

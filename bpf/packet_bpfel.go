@@ -18,6 +18,7 @@ import (
 const (
 	PacketMapCounters      = "counters"
 	PacketMapDenied        = "denied"
+	PacketMapDevices       = "devices"
 	PacketMapDialling      = "dialling"
 	PacketMapEvents        = "events"
 	PacketMapListenerPorts = "listener_ports"
@@ -83,6 +84,7 @@ type PacketProgramSpecs struct {
 type PacketMapSpecs struct {
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
 	Denied        *ebpf.MapSpec `ebpf:"denied"`
+	Devices       *ebpf.MapSpec `ebpf:"devices"`
 	Dialling      *ebpf.MapSpec `ebpf:"dialling"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	ListenerPorts *ebpf.MapSpec `ebpf:"listener_ports"`
@@ -124,6 +126,7 @@ func (o *PacketObjects) Close() error {
 type PacketMaps struct {
 	Counters      *ebpf.Map `ebpf:"counters"`
 	Denied        *ebpf.Map `ebpf:"denied"`
+	Devices       *ebpf.Map `ebpf:"devices"`
 	Dialling      *ebpf.Map `ebpf:"dialling"`
 	Events        *ebpf.Map `ebpf:"events"`
 	ListenerPorts *ebpf.Map `ebpf:"listener_ports"`
@@ -140,6 +143,7 @@ func (m *PacketMaps) Close() error {
 	return _PacketClose(
 		m.Counters,
 		m.Denied,
+		m.Devices,
 		m.Dialling,
 		m.Events,
 		m.ListenerPorts,

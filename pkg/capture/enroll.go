@@ -30,13 +30,15 @@ type Enrolled struct {
 
 // workload is what is held for an enrolled workload.
 type workload struct {
-	facts       handoff.Workload // ID and Cgroup never change
-	listeners   listeners
-	links       []link.Link
-	canary      bool
-	unguarded   error // why guard_egress is not attached
-	reset, left int
-	reason      string // why it is not effective, as the last check found
+	facts     handoff.Workload // ID and Cgroup never change
+	listeners listeners
+	links     []link.Link
+	canary    bool
+	unguarded error // why guard_egress is not attached
+	// deviceReason is why guard_device does not cover it.
+	deviceReason string
+	reset, left  int
+	reason       string // why it is not effective, as the last check found
 }
 
 func (w *workload) enrolled() Enrolled {
@@ -155,6 +157,7 @@ func (c *Capture) activate(w *workload, reset bool) error {
 			c.log.Error("a workload is captured without a guard", zap.String("cgroup", w.facts.Cgroup), zap.Error(err))
 		}
 	}
+	c.guardDevices(w)
 	// Another cgroup may have taken the name since the id was read; the links are on that one then.
 	if id, err := c.hierarchy.ID(w.facts.Cgroup); err != nil || id != w.facts.ID {
 		return fmt.Errorf("the cgroup was replaced meanwhile: %w", errors.Join(err, os.ErrNotExist))
@@ -212,6 +215,8 @@ func (c *Capture) relocate(w *workload) (bool, error) {
 	}
 	for _, one := range running {
 		if one.namespace == w.listeners.namespace {
+			// A device may have come meanwhile.
+			c.guardDevices(w)
 			return false, nil
 		}
 	}
@@ -227,6 +232,7 @@ func (c *Capture) relocate(w *workload) (bool, error) {
 	before := w.listeners
 	w.facts.Generation, w.facts.NetnsCookie = facts.Generation, facts.NetnsCookie
 	w.listeners, w.reason = opened, ""
+	c.guardDevices(w)
 	return true, errors.Join(before.close(), c.disown(before.keys()), c.reset(w))
 }
 
@@ -239,7 +245,7 @@ func (c *Capture) Withdraw(id uint64) error {
 	if w, ok := c.workloads[id]; ok {
 		errs = append(errs, closeLinks(w.links), w.listeners.close(), c.disown(w.listeners.keys()))
 	}
-	errs = append(errs, c.pins.remove(id))
+	errs = append(errs, c.pins.remove(id), c.forgetDevices(id))
 	delete(c.workloads, id)
 	delete(c.stranded, id)
 	delete(c.suspects, id)

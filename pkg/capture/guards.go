@@ -23,7 +23,7 @@ var (
 	workloadGuards   = []string{"guard_egress"}
 )
 
-// familyGuard is the one guard that capture does without: few kernels run BPF as an LSM.
+// familyGuard hangs on the LSM, and belongs to no cgroup.
 const familyGuard = "guard_family"
 
 // guards are the names that people see, and the programs behind them.
@@ -36,8 +36,13 @@ var guards = []struct {
 	{"udp", []string{"guard_sendmsg4", "guard_sendmsg6"}},
 	{"bind", []string{"guard_bind4", "guard_bind6"}},
 	{"egress", []string{"guard_egress"}},
+	{"device", []string{deviceGuard}},
 	{"family", []string{familyGuard}},
 }
+
+// optional are the guards without which capture is effective: few kernels run BPF as an LSM, and not every workload has a
+// network namespace of its own. Where both are missing, packet sockets are not stopped.
+var optional = map[string]bool{"device": true, "family": true}
 
 // attachGuards attaches the guards of the root. One that can not be attached is missing from then on, and logged.
 func (c *Capture) attachGuards(root uint64) {
@@ -56,7 +61,7 @@ func (c *Capture) attachGuards(root uint64) {
 	}
 	if err := c.attachFamilyGuard(); err != nil {
 		c.family = err.Error()
-		c.log.Info("a guard is not active; packet sockets are not denied", zap.String("program", familyGuard), zap.Error(err))
+		c.log.Info("an optional guard is not active", zap.String("program", familyGuard), zap.Error(err))
 	}
 }
 
@@ -107,8 +112,11 @@ func (c *Capture) guardStatus() []handoff.Guard {
 		if g.name == "family" && c.family != "" {
 			reasons = append(reasons, c.family)
 		}
+		if reason := c.deviceReasons(); g.name == "device" && reason != "" {
+			reasons = append(reasons, reason)
+		}
 		if g.name == "egress" {
-			for _, w := range c.workloads {
+			for _, w := range c.all() {
 				if w.unguarded != nil {
 					reasons = append(reasons, w.unguarded.Error())
 				}
@@ -122,7 +130,7 @@ func (c *Capture) guardStatus() []handoff.Guard {
 // unguarded is why a guard that capture does not do without is missing; "" when all are there. The lock is held.
 func (c *Capture) unguarded() string {
 	for _, g := range c.guardStatus() {
-		if !g.Active && g.Name != "family" {
+		if !g.Active && !optional[g.Name] {
 			return fmt.Sprintf("the %s guard is not active: %s", g.Name, g.Reason)
 		}
 	}

@@ -157,8 +157,13 @@ func destroy(socket int, family uint8, id [diagIDBytes]byte) error {
 }
 
 func ask(socket int, kind, flags uint16, request diagRequest) error {
-	message := make([]byte, unix.NLMSG_HDRLEN, unix.NLMSG_HDRLEN+unsafe.Sizeof(request))
-	message = append(message, unsafe.Slice((*byte)(unsafe.Pointer(&request)), unsafe.Sizeof(request))...)
+	return sendNetlink(socket, kind, flags, unsafe.Slice((*byte)(unsafe.Pointer(&request)), unsafe.Sizeof(request)))
+}
+
+// sendNetlink sends one message to the kernel; netlink(7).
+func sendNetlink(socket int, kind, flags uint16, body []byte) error {
+	message := make([]byte, unix.NLMSG_HDRLEN, unix.NLMSG_HDRLEN+len(body))
+	message = append(message, body...)
 	binary.NativeEndian.PutUint32(message[0:], uint32(len(message)))
 	binary.NativeEndian.PutUint16(message[4:], kind)
 	binary.NativeEndian.PutUint16(message[6:], flags|unix.NLM_F_REQUEST)
@@ -205,17 +210,26 @@ func answers(socket int, handle func(body []byte) error) error {
 
 // cgroupOf is the cgroup of a socket, from the attributes of its message; 0 when it does not say.
 func cgroupOf(attributes []byte) uint64 {
+	value, ok := find(attributes, diagCgroupID)
+	if !ok || len(value) < 8 {
+		return 0
+	}
+	return binary.NativeEndian.Uint64(value)
+}
+
+// find is the value of an attribute; rtnetlink(7).
+func find(attributes []byte, kind uint16) ([]byte, bool) {
 	for len(attributes) >= unix.SizeofRtAttr {
 		length := int(binary.NativeEndian.Uint16(attributes))
 		if length < unix.SizeofRtAttr || length > len(attributes) {
-			return 0
+			return nil, false
 		}
-		if binary.NativeEndian.Uint16(attributes[2:]) == diagCgroupID && length >= unix.SizeofRtAttr+8 {
-			return binary.NativeEndian.Uint64(attributes[unix.SizeofRtAttr:])
+		if binary.NativeEndian.Uint16(attributes[2:]) == kind {
+			return attributes[unix.SizeofRtAttr:length], true
 		}
 		attributes = attributes[min(len(attributes), (length+unix.RTA_ALIGNTO-1)&^(unix.RTA_ALIGNTO-1)):]
 	}
-	return 0
+	return nil, false
 }
 
 // peer is where a socket is connected to.

@@ -19,7 +19,7 @@ type Status struct {
 	Effective bool
 	// Reason is why not; "" when effective.
 	Reason string
-	// Guards are all guards; capture is effective without the one named family, and no other.
+	// Guards are all guards; capture is effective without those named device and family.
 	Guards []handoff.Guard
 	// Workloads are all that are enrolled or should be, by the names of their cgroups.
 	Workloads []WorkloadStatus

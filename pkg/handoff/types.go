@@ -76,7 +76,7 @@ type Supervision struct {
 
 // Guard is one of the kernel's guards: what denies where nothing can be redirected.
 type Guard struct {
-	// Name is "connect", "socket", "udp", "bind", "egress" or "family".
+	// Name is "connect", "socket", "udp", "bind", "egress", "device" or "family".
 	Name string `json:"name"`
 	// Active is true when the kernel runs it for every workload.
 	Active bool `json:"active"`
