@@ -9,12 +9,24 @@
 
 #include "connect.h"
 
-/* A TCP dial of loopback, with the port of a listener, that was not redirected there. */
-static __always_inline bool is_listener(struct bpf_sock_addr *ctx, __u32 port)
+/* The workload of the listener, dead or alive, that has a port on loopback. */
+static __always_inline __u64 *listener_owner(struct bpf_sock_addr *ctx, __u32 port)
 {
 	struct listener_port key = {.netns_cookie = bpf_get_netns_cookie(ctx), .port = port};
 
-	return bpf_map_lookup_elem(&listener_ports, &key) != NULL;
+	return bpf_map_lookup_elem(&listener_ports, &key);
+}
+
+/*
+ * Whether connect4 or connect6 has redirected this very dial to a workload's listener. They delete what an earlier dial
+ * left. The generation is not asked for: Go may have replaced the listener since, and this one refuses by itself.
+ */
+static __always_inline bool redirected(struct bpf_sock *sk, __u64 workload_id)
+{
+	struct origin *o = bpf_sk_storage_get(&dialling, sk, NULL, 0);
+
+	return o && o->workload_id == workload_id && o->cgroup_id == bpf_get_current_cgroup_id() &&
+	       o->pid == bpf_get_current_pid_tgid() >> 32;
 }
 
 /* Denies a task of a workload what reaches a target. Other tasks are not ours to judge. */
@@ -53,15 +65,15 @@ static __always_inline int guard4(struct bpf_sock_addr *ctx, bool connects)
 	__u32 port = bpf_ntohs((__u16)ctx->user_port);
 	struct bpf_sock *sk = ctx->sk;
 	__be32 addr[4] = {0, 0, MAPPED, 0};
+	__u64 *owner;
 
 	if (!sk)
 		return DENY;
 	addr[3] = effective4(sk, ctx->user_ip4);
 	if (connects && ctx->type == SOCK_STREAM && addr[3] == LOOPBACK4) {
-		if (captured_within(sk, port, true))
-			return ALLOW;
-		if (is_listener(ctx, port))
-			return deny_listener(ctx, addr, port);
+		owner = listener_owner(ctx, port);
+		if (owner)
+			return redirected(sk, *owner) ? ALLOW : deny_listener(ctx, addr, port);
 	}
 	return is_target4(addr[3], port) ? judge(ctx, sk, addr, port) : ALLOW;
 }
@@ -72,6 +84,7 @@ static __always_inline int guard6(struct bpf_sock_addr *ctx, bool connects)
 	struct bpf_sock *sk = ctx->sk;
 	__be32 addr[4];
 	bool target, v4;
+	__u64 *owner;
 
 	if (!sk)
 		return DENY;
@@ -82,10 +95,9 @@ static __always_inline int guard6(struct bpf_sock_addr *ctx, bool connects)
 	target = reaches_target6(sk, addr, port);
 	v4 = is_mapped(addr);
 	if (connects && ctx->type == SOCK_STREAM && (v4 ? addr[3] == LOOPBACK4 : is_loopback6(addr))) {
-		if (captured_within(sk, port, v4))
-			return ALLOW;
-		if (is_listener(ctx, port))
-			return deny_listener(ctx, addr, port);
+		owner = listener_owner(ctx, port);
+		if (owner)
+			return redirected(sk, *owner) ? ALLOW : deny_listener(ctx, addr, port);
 	}
 	return target ? judge(ctx, sk, addr, port) : ALLOW;
 }
@@ -141,7 +153,7 @@ static __always_inline int guard_bind(struct bpf_sock_addr *ctx, const __be32 ad
 {
 	struct event e = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = bpf_ntohs((__u16)ctx->user_port)};
 
-	if (ctx->type != SOCK_STREAM || !e.port || !is_listener(ctx, e.port))
+	if (ctx->type != SOCK_STREAM || !e.port || !listener_owner(ctx, e.port))
 		return ALLOW;
 	e.protocol = ctx->protocol;
 	e.netns_cookie = bpf_get_netns_cookie(ctx);
