@@ -11,6 +11,7 @@
 #include "connect.h"
 #include "guard.h"
 #include "guard_packet.h"
+#include "peer.h"
 #include "sock_ops.h"
 #include "get_origin.h"
 

@@ -59,6 +59,12 @@ type CaptureOrigin struct {
 	Comm        [16]int8
 }
 
+type CapturePeer struct {
+	_    structs.HostLayout
+	Addr [4]uint32
+	Port uint32
+}
+
 type CaptureReason uint32
 
 const (
@@ -128,6 +134,7 @@ const (
 	CaptureMapListenerPorts  = "listener_ports"
 	CaptureMapListeners      = "listeners"
 	CaptureMapOrigins        = "origins"
+	CaptureMapPeers          = "peers"
 	CaptureMapPending        = "pending"
 	CaptureMapTargets4       = "targets4"
 	CaptureMapTargets6       = "targets6"
@@ -136,6 +143,8 @@ const (
 	CaptureProgConnect4      = "connect4"
 	CaptureProgConnect6      = "connect6"
 	CaptureProgGetOrigin     = "get_origin"
+	CaptureProgGetpeername4  = "getpeername4"
+	CaptureProgGetpeername6  = "getpeername6"
 	CaptureProgGuardBind4    = "guard_bind4"
 	CaptureProgGuardBind6    = "guard_bind6"
 	CaptureProgGuardConnect4 = "guard_connect4"
@@ -196,6 +205,8 @@ type CaptureProgramSpecs struct {
 	Connect4      *ebpf.ProgramSpec `ebpf:"connect4"`
 	Connect6      *ebpf.ProgramSpec `ebpf:"connect6"`
 	GetOrigin     *ebpf.ProgramSpec `ebpf:"get_origin"`
+	Getpeername4  *ebpf.ProgramSpec `ebpf:"getpeername4"`
+	Getpeername6  *ebpf.ProgramSpec `ebpf:"getpeername6"`
 	GuardBind4    *ebpf.ProgramSpec `ebpf:"guard_bind4"`
 	GuardBind6    *ebpf.ProgramSpec `ebpf:"guard_bind6"`
 	GuardConnect4 *ebpf.ProgramSpec `ebpf:"guard_connect4"`
@@ -220,6 +231,7 @@ type CaptureMapSpecs struct {
 	ListenerPorts *ebpf.MapSpec `ebpf:"listener_ports"`
 	Listeners     *ebpf.MapSpec `ebpf:"listeners"`
 	Origins       *ebpf.MapSpec `ebpf:"origins"`
+	Peers         *ebpf.MapSpec `ebpf:"peers"`
 	Pending       *ebpf.MapSpec `ebpf:"pending"`
 	Targets4      *ebpf.MapSpec `ebpf:"targets4"`
 	Targets6      *ebpf.MapSpec `ebpf:"targets6"`
@@ -264,6 +276,7 @@ type CaptureMaps struct {
 	ListenerPorts *ebpf.Map `ebpf:"listener_ports"`
 	Listeners     *ebpf.Map `ebpf:"listeners"`
 	Origins       *ebpf.Map `ebpf:"origins"`
+	Peers         *ebpf.Map `ebpf:"peers"`
 	Pending       *ebpf.Map `ebpf:"pending"`
 	Targets4      *ebpf.Map `ebpf:"targets4"`
 	Targets6      *ebpf.Map `ebpf:"targets6"`
@@ -281,6 +294,7 @@ func (m *CaptureMaps) Close() error {
 		m.ListenerPorts,
 		m.Listeners,
 		m.Origins,
+		m.Peers,
 		m.Pending,
 		m.Targets4,
 		m.Targets6,
@@ -305,6 +319,8 @@ type CapturePrograms struct {
 	Connect4      *ebpf.Program `ebpf:"connect4"`
 	Connect6      *ebpf.Program `ebpf:"connect6"`
 	GetOrigin     *ebpf.Program `ebpf:"get_origin"`
+	Getpeername4  *ebpf.Program `ebpf:"getpeername4"`
+	Getpeername6  *ebpf.Program `ebpf:"getpeername6"`
 	GuardBind4    *ebpf.Program `ebpf:"guard_bind4"`
 	GuardBind6    *ebpf.Program `ebpf:"guard_bind6"`
 	GuardConnect4 *ebpf.Program `ebpf:"guard_connect4"`
@@ -322,6 +338,8 @@ func (p *CapturePrograms) Close() error {
 		p.Connect4,
 		p.Connect6,
 		p.GetOrigin,
+		p.Getpeername4,
+		p.Getpeername6,
 		p.GuardBind4,
 		p.GuardBind6,
 		p.GuardConnect4,

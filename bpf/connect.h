@@ -59,6 +59,13 @@ static __always_inline bool squatted(struct bpf_sock_addr *ctx, __u64 workload_i
 	return other;
 }
 
+/* What an earlier connect() left must not pass for this one's. */
+static __always_inline void forget(struct bpf_sock *sk)
+{
+	bpf_sk_storage_delete(&dialling, sk);
+	bpf_sk_storage_delete(&peers, sk);
+}
+
 /* Denies, so that the guard knows: the kernel runs it nevertheless. */
 static __always_inline __u16 refuse(struct bpf_sock *sk, struct event *e, enum reason why)
 {
@@ -74,6 +81,7 @@ static __always_inline __u16 remember(struct bpf_sock_addr *ctx, struct bpf_sock
 				      bool v4)
 {
 	struct event e = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = port, .protocol = ctx->protocol};
+	struct peer p = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = port};
 	struct origin o = {.port = port};
 	struct workload *w;
 	struct usage *u;
@@ -104,8 +112,9 @@ static __always_inline __u16 remember(struct bpf_sock_addr *ctx, struct bpf_sock
 	o.uid = (__u32)bpf_get_current_uid_gid();
 	if (bpf_get_current_comm(o.comm, sizeof(o.comm)))
 		return refuse(sk, &e, REASON_DENIED_STORAGE);
-	/* Any older entry is gone: the caller deleted it. */
-	if (!bpf_sk_storage_get(&dialling, sk, &o, BPF_SK_STORAGE_GET_F_CREATE))
+	/* Any older entries are gone: the caller deleted them. */
+	if (!bpf_sk_storage_get(&dialling, sk, &o, BPF_SK_STORAGE_GET_F_CREATE) ||
+	    !bpf_sk_storage_get(&peers, sk, &p, BPF_SK_STORAGE_GET_F_CREATE))
 		return refuse(sk, &e, REASON_DENIED_STORAGE);
 	count(w->canary ? REASON_CANARY : REASON_CAPTURED);
 	return listener;
@@ -126,8 +135,7 @@ int connect4(struct bpf_sock_addr *ctx)
 		return DENY;
 	if (ctx->user_ip4 == LOOPBACK4 && captured_within(sk, port, true))
 		return ALLOW;
-	/* What an earlier connect() left must not pass for this one's origin. */
-	bpf_sk_storage_delete(&dialling, sk);
+	forget(sk);
 
 	addr[3] = effective4(sk, ctx->user_ip4);
 	/* Not a protected destination: not ours to judge. */
@@ -163,8 +171,7 @@ int connect6(struct bpf_sock_addr *ctx)
 		return ALLOW;
 	if (is_loopback6(addr) && captured_within(sk, port, false))
 		return ALLOW;
-	/* What an earlier connect() left must not pass for this one's origin. */
-	bpf_sk_storage_delete(&dialling, sk);
+	forget(sk);
 
 	/* Not a protected destination: not ours to judge. */
 	if (!reaches_target6(sk, addr, port))

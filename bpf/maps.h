@@ -12,6 +12,12 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
+/* Where a workload meant to connect. */
+struct peer {
+	__be32 addr[4];
+	__u32 port;
+};
+
 /* What is remembered of one captured connection. */
 struct origin {
 	__be32 addr[4]; /* where the workload meant to connect */
@@ -210,6 +216,16 @@ struct {
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } dialling SEC(".maps");
+
+/* Where a captured socket is connected to, as its workload meant it. connect4 and connect6 write, getpeername4 and
+ * getpeername6 read, an entry's life is the socket's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__type(key, int);
+	__type(value, struct peer);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} peers SEC(".maps");
 
 /* Origins of connections in their handshake. sock_ops writes at the client's SYN, and takes the entry out when the
  * listener's side is established or the client's socket closes. */

@@ -24,6 +24,7 @@ const (
 	PacketMapListenerPorts = "listener_ports"
 	PacketMapListeners     = "listeners"
 	PacketMapOrigins       = "origins"
+	PacketMapPeers         = "peers"
 	PacketMapPending       = "pending"
 	PacketMapTargets4      = "targets4"
 	PacketMapTargets6      = "targets6"
@@ -90,6 +91,7 @@ type PacketMapSpecs struct {
 	ListenerPorts *ebpf.MapSpec `ebpf:"listener_ports"`
 	Listeners     *ebpf.MapSpec `ebpf:"listeners"`
 	Origins       *ebpf.MapSpec `ebpf:"origins"`
+	Peers         *ebpf.MapSpec `ebpf:"peers"`
 	Pending       *ebpf.MapSpec `ebpf:"pending"`
 	Targets4      *ebpf.MapSpec `ebpf:"targets4"`
 	Targets6      *ebpf.MapSpec `ebpf:"targets6"`
@@ -132,6 +134,7 @@ type PacketMaps struct {
 	ListenerPorts *ebpf.Map `ebpf:"listener_ports"`
 	Listeners     *ebpf.Map `ebpf:"listeners"`
 	Origins       *ebpf.Map `ebpf:"origins"`
+	Peers         *ebpf.Map `ebpf:"peers"`
 	Pending       *ebpf.Map `ebpf:"pending"`
 	Targets4      *ebpf.Map `ebpf:"targets4"`
 	Targets6      *ebpf.Map `ebpf:"targets6"`
@@ -149,6 +152,7 @@ func (m *PacketMaps) Close() error {
 		m.ListenerPorts,
 		m.Listeners,
 		m.Origins,
+		m.Peers,
 		m.Pending,
 		m.Targets4,
 		m.Targets6,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -78,7 +79,7 @@ func Open(o Options) (*Capture, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := checkForeign(o.Hierarchy.Root, "connect4", "connect6", "sock_ops", "get_origin"); err != nil {
+	if err := checkForeign(o.Hierarchy.Root, append(slices.Clone(workloadPrograms), rootPrograms...)...); err != nil {
 		return nil, err
 	}
 	namespace, err := ownNamespace()
@@ -145,6 +146,8 @@ func (c *Capture) load(o Options) error {
 	c.programs = map[string]*ebpf.Program{
 		"connect4":       c.objects.Connect4,
 		"connect6":       c.objects.Connect6,
+		"getpeername4":   c.objects.Getpeername4,
+		"getpeername6":   c.objects.Getpeername6,
 		"sock_ops":       c.objects.SockOps,
 		"get_origin":     c.objects.GetOrigin,
 		"guard_connect4": c.objects.GuardConnect4,

@@ -19,7 +19,7 @@ import (
 var (
 	rootPrograms     = []string{"sock_ops", "get_origin"}
 	rootGuards       = []string{"guard_connect4", "guard_connect6", "guard_socket", "guard_sendmsg4", "guard_sendmsg6", "guard_bind4", "guard_bind6"}
-	workloadPrograms = []string{"connect4", "connect6"}
+	workloadPrograms = []string{"connect4", "connect6", "getpeername4", "getpeername6"}
 	workloadGuards   = []string{"guard_egress"}
 )
 

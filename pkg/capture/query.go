@@ -19,6 +19,8 @@ var ErrForeign = errors.New("a foreign BPF program is attached exclusively")
 var attachTypes = map[string]ebpf.AttachType{
 	"connect4":       ebpf.AttachCGroupInet4Connect,
 	"connect6":       ebpf.AttachCGroupInet6Connect,
+	"getpeername4":   ebpf.AttachCgroupInet4GetPeername,
+	"getpeername6":   ebpf.AttachCgroupInet6GetPeername,
 	"sock_ops":       ebpf.AttachCGroupSockOps,
 	"get_origin":     ebpf.AttachCGroupGetsockopt,
 	"guard_connect4": ebpf.AttachCGroupInet4Connect,

@@ -213,6 +213,27 @@ func TestCancelStopsTheRightSessionOnly(t *testing.T) {
 	}
 }
 
+func TestClientThatAsksItsSocketForTheServerCancelsThere(t *testing.T) {
+	t.Parallel()
+	w := start(t, options{})
+	c := w.connect()
+	if got := c.PgConn().Conn().RemoteAddr().String(); got != w.address() {
+		t.Fatalf("the socket is connected to %s, the workload dialled %s", got, w.address())
+	}
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Exec(timeout(t), "SELECT pg_sleep(30)")
+		done <- err
+	}()
+	await(t, "the statement", func() bool { return w.backends(sleeping) == 1 })
+	if err := c.PgConn().CancelRequest(timeout(t)); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; sqlstate(err) != "57014" {
+		t.Errorf("the statement ended with %v", err)
+	}
+}
+
 func TestPsqlCancelsOnInterrupt(t *testing.T) {
 	t.Parallel()
 	w := start(t, options{postgres: &env.PostgresOptions{TLS: true}, upstream: "{tls: {ca: {file: CA}}}"})
