@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -167,12 +168,36 @@ func await(t testing.TB, what string, condition func() bool) {
 	}
 }
 
-// listenerOf is the address of the workload's own listener, found among the agent's sockets.
+// listenerOf is the address of a workload's IPv4 listener: a socket of the proxy that listens, and does not serve metrics.
 func listenerOf(t testing.TB, w *world) string {
 	t.Helper()
-	c := w.workload().mustDial(w.address())
-	// The peer that the workload's socket really has is the listener.
-	return c.RemoteAddr().String()
+	held := map[string]bool{}
+	directory := fmt.Sprintf("/proc/%d/fd", w.proxyPID())
+	entries, err := os.ReadDir(directory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if target, err := os.Readlink(filepath.Join(directory, e.Name())); err == nil {
+			held[target] = true
+		}
+	}
+	for _, line := range strings.Split(readFile(t, "/proc/net/tcp"), "\n") {
+		fields := strings.Fields(line) // proc_net_tcp: 1 is the local address, 3 the state, 9 the inode
+		if len(fields) < 10 || fields[3] != "0A" || !held["socket:["+fields[9]+"]"] {
+			continue
+		}
+		address, port, _ := strings.Cut(fields[1], ":")
+		n, err := strconv.ParseUint(port, 16, 16)
+		if err != nil || address != "0100007F" {
+			continue
+		}
+		if found := fmt.Sprintf("127.0.0.1:%d", n); !strings.Contains(w.MetricsURL, found) {
+			return found
+		}
+	}
+	t.Fatal("the proxy has no listener")
+	return ""
 }
 
 // openDescriptors is how many descriptors a process has open.

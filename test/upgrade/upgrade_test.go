@@ -67,10 +67,10 @@ func TestReplacedProxySendsItsSessionsAwayOneAfterTheOther(t *testing.T) {
 	const idle = 40
 	client := n.client(idleVariable + "=40")
 	n.upgrade()
-	before := n.status()
-	if len(before.Proxies) != 2 || !before.Proxies[0].Leaving || !before.Proxy.Ready {
-		t.Errorf("while it drains: %+v", before.Proxies)
-	}
+	n.wait("the proxy before to drain beside the new one", func() bool {
+		s := n.status()
+		return len(s.Proxies) == 2 && s.Proxies[0].Leaving && s.Proxy.Ready
+	})
 	r := client.result()
 	if r.Outcomes[sentAway] != idle || r.Outcomes["after the transaction "+sentAway] != 1 || len(r.Outcomes) != 2 {
 		t.Errorf("outcomes %v", r.Outcomes)
