@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 )
 
@@ -84,6 +85,24 @@ func accepts(listener net.Listener) {
 	}
 }
 
+// unguard leaves nothing but the redirection.
+func unguard(b *testing.B, c *Capture, id uint64) {
+	b.Helper()
+	pinned := []string{c.pins.link(id, "guard_egress")}
+	for _, name := range rootGuards {
+		pinned = append(pinned, c.pins.root(name))
+	}
+	for _, pin := range pinned {
+		attached, err := link.LoadPinnedLink(pin, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := errors.Join(attached.Detach(), attached.Close()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkConnect is paired: each round measures all cases one after the other, so that whatever else the machine does
 // strikes them alike.
 func BenchmarkConnect(b *testing.B) {
@@ -108,6 +127,8 @@ func BenchmarkConnect(b *testing.B) {
 			sums["ns/others"] += measure(b, other, "dials", server.Addr().String(), each)
 			sums["ns/elsewhere"] += measure(b, dir, "dials", server.Addr().String(), each)
 			sums["ns/captured"] += measure(b, dir, "dials", db4, each)
+			unguard(b, c, e.ID)
+			sums["ns/unguarded"] += measure(b, dir, "dials", db4, each)
 			if err := c.Close(); err != nil {
 				b.Fatal(err)
 			}
