@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"path"
 	"runtime/debug"
 	"slices"
 	"sync"
@@ -163,9 +164,24 @@ func (p *Proxy) CaptureStatus(s handoff.CaptureStatus) {
 	p.captured.Store(&s)
 }
 
-// CaptureEvent takes note of a denial by the kernel.
+// CaptureEvent records a denial by the kernel; the privileged half logs and counts it.
 func (p *Proxy) CaptureEvent(e handoff.CaptureEvent) {
-	p.Log.Warn("the kernel denied", zap.String("reason", e.Reason), zap.String("cgroup", e.Cgroup), zap.Uint32("pid", e.PID))
+	meta := record.Meta{
+		Protocol: e.Protocol,
+		Workload: record.Workload{Cgroup: e.Cgroup, PID: e.PID, UID: e.UID, Comm: e.Comm},
+	}
+	if e.Cgroup != "" { // it is a workload's
+		meta.Workload.Name = path.Base(e.Cgroup)
+	}
+	if e.Destination.IsValid() {
+		meta.Destination = e.Destination.String()
+		if d := p.documents.Load(); d != nil {
+			if t := d.target(e.Destination); t != nil {
+				meta.Target = t.Metadata.Name
+			}
+		}
+	}
+	p.Records.Refuse(e.Reason, meta)
 }
 
 // Ready is nil when documents are in force and capture is effective.
