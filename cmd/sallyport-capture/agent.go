@@ -208,8 +208,12 @@ func (a *agent) prove(ctx context.Context) error {
 
 // denied logs a denial by the kernel, and tells the proxy.
 func (a *agent) denied(e handoff.CaptureEvent) {
+	var destination string
+	if e.Destination.IsValid() {
+		destination = e.Destination.String()
+	}
 	a.log.Warn("denied by the kernel", zap.String("reason", e.Reason), zap.String("cgroup", e.Cgroup), zap.Uint64("workload", e.WorkloadID),
-		zap.Stringer("destination", e.Destination), zap.String("protocol", e.Protocol), zap.Uint32("pid", e.PID),
+		zap.String("destination", destination), zap.String("protocol", e.Protocol), zap.Uint32("pid", e.PID),
 		zap.Uint32("uid", e.UID), zap.String("comm", e.Comm), zap.Uint64("suppressed", e.Suppressed))
 	a.server.Event(e)
 }

@@ -95,9 +95,12 @@ func (c *Capture) event(e bpf.CaptureEvent) handoff.CaptureEvent {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if w, ok := c.workloads[e.WorkloadId]; ok {
-		told.Cgroup = w.facts.Cgroup
-	} else if s, ok := c.stranded[e.WorkloadId]; ok {
+	for _, w := range []*workload{c.workloads[e.WorkloadId], c.canary} {
+		if w != nil && w.facts.ID == e.WorkloadId {
+			told.Cgroup = w.facts.Cgroup
+		}
+	}
+	if s, ok := c.stranded[e.WorkloadId]; ok {
 		told.Cgroup = s.name
 	}
 	return told
