@@ -46,17 +46,8 @@ func (c *Capture) Events(ctx context.Context, handle func(handoff.CaptureEvent))
 		if bpf.CaptureReason(e.Reason) == bpf.CaptureReasonREASON_DENIED_NETNS {
 			c.suspect(e.WorkloadId)
 		}
-		if !c.ofCanary(e.WorkloadId) {
-			handle(c.event(e))
-		}
+		handle(c.event(e))
 	}
-}
-
-// ofCanary is true for a denial that the canary asked for, to see whether it comes.
-func (c *Capture) ofCanary(id uint64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.canary != nil && c.canary.facts.ID == id
 }
 
 // suspect makes Relocate look at a workload.
