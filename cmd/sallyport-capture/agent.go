@@ -379,6 +379,7 @@ func (a *agent) Status() control.Status {
 func (a *agent) status(kernel capture.Status) control.Status {
 	status := control.Status{
 		Version:   version,
+		Guards:    kernel.Guards,
 		Workloads: []control.Workload{},
 		Proxy:     a.server.Proxy(),
 		Proxies:   a.server.Proxies(),

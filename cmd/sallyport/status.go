@@ -123,6 +123,13 @@ func (r statusReport) printTable(w io.Writer) error {
 	}
 	if r.Agent != nil {
 		fmt.Fprintf(table, "version\t%s\n", r.Agent.Version)
+		for _, guard := range r.Agent.Guards {
+			if guard.Active {
+				fmt.Fprintf(table, "guard\t%s\n", guard.Name)
+			} else {
+				fmt.Fprintf(table, "no guard\t%s: %s\n", guard.Name, guard.Reason)
+			}
+		}
 		fmt.Fprintf(table, "documents\trevision %d\n", r.Agent.Revision)
 		if r.Agent.Proxy.Connected {
 			fmt.Fprintf(table, "proxy\tprocess %d, revision %d\n", r.Agent.Proxy.PID, r.Agent.Proxy.Revision)

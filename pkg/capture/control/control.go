@@ -22,6 +22,8 @@ type Status struct {
 	Effective bool `json:"effective"`
 	// Reason is why not; "" when effective.
 	Reason string `json:"reason,omitempty"`
+	// Guards are all guards, those that this kernel can not run too, with the reason.
+	Guards []handoff.Guard `json:"guards"`
 	// Workloads are those that are enrolled or should be, by the names of their cgroups.
 	Workloads []Workload `json:"workloads"`
 	// Revision is that of the documents in force.
