@@ -66,6 +66,19 @@ func TestKeptConnectionRemembersNothingOfTheSessionBefore(t *testing.T) {
 	}
 }
 
+func TestConnectionWhoseSessionMadeASchemaIsNotKept(t *testing.T) {
+	t.Parallel()
+	w := start(t, options{upstream: pooled})
+	first := backendOf(t, w, w.config(), func(c *pgx.Conn) {
+		if _, err := c.Exec(timeout(t), `CREATE SCHEMA made`); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if second := backendOf(t, w, w.config(), nothing); second == first {
+		t.Errorf("the next session has the same backend %s", second)
+	}
+}
+
 func TestKeptConnectionIsForTheSameSessionsOnly(t *testing.T) {
 	t.Parallel()
 	other := env.Name("other")

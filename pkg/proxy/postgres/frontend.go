@@ -164,7 +164,7 @@ func (f *frontend) message(typ byte, p []byte, size int, out *relay.Output) (ste
 		return forward, nil
 	case msgTerminate:
 		f.ended = true
-		if f.keep && f.idle() {
+		if f.keep && f.idle() && !f.madeSchema {
 			f.beginReset(out)
 			return skip, nil
 		}

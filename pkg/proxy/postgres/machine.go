@@ -61,6 +61,7 @@ type machine struct {
 	searchPath []string // every schema that an unqualified name may resolve to
 	role       string   // what "$user" in a search path stands for
 	pathChange uint64
+	madeSchema bool // so what the search path resolved to at login may not hold for the next session
 
 	verdicts     map[*sql.Script]*verdict
 	verdictBytes int
@@ -102,8 +103,11 @@ func (m *machine) sent(script *sql.Script) (changes []change) {
 			m.pathChange++
 		}
 		for i := range st.Units {
-			if st.Units[i].Verb == "DECLARE CURSOR" {
+			switch st.Units[i].Verb {
+			case "DECLARE CURSOR":
 				m.cursors++
+			case "CREATE SCHEMA", "ALTER SCHEMA":
+				m.madeSchema = true
 			}
 		}
 		if st.Prepares != "" {
