@@ -30,17 +30,21 @@ static __always_inline bool captured_within(struct bpf_sock *sk, __u32 port, boo
 	return w && w->generation == o->generation && port == (v4 ? w->port4 : w->port6);
 }
 
-/*
- * True when the socket at a listener's address is not the workload's listener: that one is dead, and somebody took its
- * port. Nobody there is fine: the kernel refuses the connection.
- */
-static __always_inline bool squatted(struct bpf_sock_addr *ctx, __u64 workload_id, __u16 port, bool v4)
+/* Whose socket is where a listener should be. */
+enum listening {
+	LISTENING_NOBODY,
+	LISTENING_WORKLOAD, /* a workload's listener */
+	LISTENING_STRANGER, /* the listener is dead, and somebody took its port */
+};
+
+/* Who listens at a port of loopback in the caller's network namespace; of a workload's listener, which workload's. */
+static __always_inline enum listening listening(struct bpf_sock_addr *ctx, __u16 port, bool v4, __u64 *workload_id)
 {
+	enum listening who = LISTENING_STRANGER;
 	struct bpf_sock_tuple at = {};
 	__u32 size = sizeof(at.ipv4);
 	struct bpf_sock *there;
 	__u64 *owner;
-	bool other;
 
 	if (v4) {
 		at.ipv4.daddr = LOOPBACK4;
@@ -52,11 +56,33 @@ static __always_inline bool squatted(struct bpf_sock_addr *ctx, __u64 workload_i
 	}
 	there = bpf_sk_lookup_tcp(ctx, &at, size, BPF_F_CURRENT_NETNS, 0);
 	if (!there)
-		return false;
+		return LISTENING_NOBODY;
 	owner = bpf_sk_storage_get(&listeners, there, NULL, 0);
-	other = !owner || *owner != workload_id;
+	if (owner) {
+		*workload_id = *owner;
+		who = LISTENING_WORKLOAD;
+	}
 	bpf_sk_release(there);
-	return other;
+	return who;
+}
+
+/*
+ * True when the socket at a listener's address is not the workload's listener. Nobody there is fine: the kernel refuses
+ * the connection.
+ */
+static __always_inline bool squatted(struct bpf_sock_addr *ctx, __u64 workload_id, __u16 port, bool v4)
+{
+	__u64 owner = 0;
+
+	switch (listening(ctx, port, v4, &owner)) {
+	case LISTENING_NOBODY:
+		return false;
+	case LISTENING_WORKLOAD:
+		return owner != workload_id;
+	case LISTENING_STRANGER:
+		break;
+	}
+	return true;
 }
 
 /* What an earlier connect() left must not pass for this one's. */

@@ -50,11 +50,24 @@ static __always_inline int judge(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
 	return deny(&e, REASON_DENIED_PASSED);
 }
 
-/* A listener is for redirected connections alone: others would take room in its backlog. */
-static __always_inline int deny_listener(struct bpf_sock_addr *ctx, const __be32 addr[4], __u32 port)
+#define UNJUDGED (-1)
+
+/*
+ * Judges a dial of loopback. A listener is for redirected connections alone: others would take room in its backlog. Who
+ * else has the port now, because the listener is dead, is not ours to judge: nobody is redirected to a stranger.
+ */
+static __always_inline int judge_loopback(struct bpf_sock_addr *ctx, struct bpf_sock *sk, const __be32 addr[4],
+					  __u32 port, bool v4)
 {
 	struct event e = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = port, .protocol = ctx->protocol};
+	__u64 *owner = listener_owner(ctx, port), there = 0;
 
+	if (!owner)
+		return UNJUDGED;
+	if (redirected(sk, *owner))
+		return ALLOW;
+	if (listening(ctx, port, v4, &there) != LISTENING_WORKLOAD)
+		return UNJUDGED;
 	current_workload(&e.workload_id);
 	e.netns_cookie = bpf_get_netns_cookie(ctx);
 	return deny(&e, REASON_DENIED_LISTENER);
@@ -65,16 +78,15 @@ static __always_inline int guard4(struct bpf_sock_addr *ctx, bool connects)
 	__u32 port = bpf_ntohs((__u16)ctx->user_port);
 	struct bpf_sock *sk = ctx->sk;
 	__be32 addr[4] = {0, 0, MAPPED, 0};
-	__u64 *owner;
+	int verdict = UNJUDGED;
 
 	if (!sk)
 		return DENY;
 	addr[3] = effective4(sk, ctx->user_ip4);
-	if (connects && ctx->type == SOCK_STREAM && addr[3] == LOOPBACK4) {
-		owner = listener_owner(ctx, port);
-		if (owner)
-			return redirected(sk, *owner) ? ALLOW : deny_listener(ctx, addr, port);
-	}
+	if (connects && ctx->type == SOCK_STREAM && addr[3] == LOOPBACK4)
+		verdict = judge_loopback(ctx, sk, addr, port, true);
+	if (verdict != UNJUDGED)
+		return verdict;
 	return is_target4(addr[3], port) ? judge(ctx, sk, addr, port) : ALLOW;
 }
 
@@ -83,8 +95,8 @@ static __always_inline int guard6(struct bpf_sock_addr *ctx, bool connects)
 	__u32 port = bpf_ntohs((__u16)ctx->user_port);
 	struct bpf_sock *sk = ctx->sk;
 	__be32 addr[4];
+	int verdict = UNJUDGED;
 	bool target, v4;
-	__u64 *owner;
 
 	if (!sk)
 		return DENY;
@@ -94,11 +106,10 @@ static __always_inline int guard6(struct bpf_sock_addr *ctx, bool connects)
 	addr[3] = ctx->user_ip6[3];
 	target = reaches_target6(sk, addr, port);
 	v4 = is_mapped(addr);
-	if (connects && ctx->type == SOCK_STREAM && (v4 ? addr[3] == LOOPBACK4 : is_loopback6(addr))) {
-		owner = listener_owner(ctx, port);
-		if (owner)
-			return redirected(sk, *owner) ? ALLOW : deny_listener(ctx, addr, port);
-	}
+	if (connects && ctx->type == SOCK_STREAM && (v4 ? addr[3] == LOOPBACK4 : is_loopback6(addr)))
+		verdict = judge_loopback(ctx, sk, addr, port, v4);
+	if (verdict != UNJUDGED)
+		return verdict;
 	return target ? judge(ctx, sk, addr, port) : ALLOW;
 }
 
@@ -146,8 +157,9 @@ int guard_socket(struct bpf_sock *ctx)
 }
 
 /*
- * Nobody binds a listener's port, dead or alive. The agent lets the kernel choose its listeners' ports, and so does
- * whoever else binds port 0: should the kernel choose a dead listener's, connect4 and connect6 see a squatter.
+ * No workload binds a listener's port by its number, dead or alive: it would wait there for the moment in which the
+ * agent dies. Others are not ours to judge; nor is the kernel, which may choose a dead listener's port for whoever
+ * binds port 0. Whoever got it, connect4 and connect6 redirect nobody there.
  */
 static __always_inline int guard_bind(struct bpf_sock_addr *ctx, const __be32 addr[4])
 {
@@ -155,9 +167,10 @@ static __always_inline int guard_bind(struct bpf_sock_addr *ctx, const __be32 ad
 
 	if (ctx->type != SOCK_STREAM || !e.port || !listener_owner(ctx, e.port))
 		return ALLOW;
+	if (!current_workload(&e.workload_id))
+		return ALLOW;
 	e.protocol = ctx->protocol;
 	e.netns_cookie = bpf_get_netns_cookie(ctx);
-	current_workload(&e.workload_id);
 	return deny(&e, REASON_DENIED_BIND);
 }
 

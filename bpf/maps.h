@@ -117,7 +117,7 @@ enum reason {
 	REASON_DENIED_UDP = 10,	       /* UDP to a target's address and port */
 	REASON_DENIED_PACKET = 11,     /* a packet to a target, of a socket that connect4 and connect6 never saw */
 	REASON_DENIED_HEADER = 12,     /* a packet whose destination can not be told */
-	REASON_DENIED_BIND = 13,       /* bind() to the port of a listener */
+	REASON_DENIED_BIND = 13,       /* a workload's bind() to the port of a listener */
 	REASON_DENIED_LISTENER = 14,   /* a listener was dialled directly */
 	REASON_DENIED_SQUATTED = 15,   /* somebody else listens on a dead listener's port */
 	REASON_DENIED_QUOTA = 16,      /* the workload has too many connections in their handshake */
@@ -188,7 +188,8 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } devices SEC(".maps");
 
-/* Workload ids, in the sockets of listeners. Go writes; connect4 and connect6 read. An entry dies with its socket. */
+/* Workload ids, in the sockets of listeners. Go writes; connect4, connect6 and the guards after them read. An entry
+ * dies with its socket. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__type(key, int);

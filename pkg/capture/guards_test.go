@@ -57,6 +57,61 @@ func TestWorkloadThatFillsPendingIsDeniedAndOthersAreNot(t *testing.T) {
 	}
 }
 
+func TestStrangerOnADeadListenersPortServesAllButTheWorkload(t *testing.T) {
+	n := newNode(t)
+	name, dir := n.cgroup("shop")
+	_, other := n.cgroup("other")
+	c := n.open()
+	targets(t, c, db4, db6)
+	e := n.enroll(c, name)
+	for i, to := range []string{db4, db6} {
+		address := e.Listeners[i].Addr().String()
+		// As when the agent was killed: the pins live on.
+		if err := e.Listeners[i].Close(); err != nil {
+			t.Fatal(err)
+		}
+		stranger := newDatabase(t, address)
+		for place, from := range map[string]string{"another cgroup": other, "the host": "", "the workload": dir} {
+			before := stranger.reached.Load()
+			if got := dial(t, from, "connect", address); got != "connected" || stranger.reached.Load() != before+1 {
+				t.Errorf("from %s to %s: %s", place, address, got)
+			}
+		}
+		before, denied := stranger.reached.Load(), counter(t, c, "denied_squatted")
+		if got := dial(t, dir, "connect", to); got != "EPERM" || stranger.reached.Load() != before {
+			t.Errorf("redirected to %s: %s: want EPERM", address, got)
+		}
+		if got := counter(t, c, "denied_squatted"); got != denied+1 {
+			t.Errorf("denied_squatted grew by %d: want 1", got-denied)
+		}
+	}
+	if got := counter(t, c, "denied_listener"); got != 0 {
+		t.Errorf("denied_listener is %d: want 0", got)
+	}
+}
+
+func TestAnotherInstanceOnADeadListenersPortIsEffective(t *testing.T) {
+	dead := newNode(t)
+	name, _ := dead.cgroup("shop")
+	c := dead.open()
+	e := dead.enroll(c, name)
+	n := newNode(t)
+	n.options.Instance = "ba9876543210"
+	other := n.open()
+	// As if the kernel had chosen the ports of its canary's listeners for the dead one before.
+	for _, key := range other.canary.listeners.keys() {
+		if err := c.objects.ListenerPorts.Put(key, e.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := other.Prove(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPacketsToTargetsAreDroppedHoweverTheyAreMade(t *testing.T) {
 	n := newNode(t)
 	name, dir := n.cgroup("shop")

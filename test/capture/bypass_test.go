@@ -382,7 +382,7 @@ func TestPortOfADeadListenerIsNoUseToASquatter(t *testing.T) {
 	if got := c.probe(t, "connect", c.db4); got != "ECONNREFUSED" {
 		t.Errorf("with nobody there: %s", got)
 	}
-	if got := c.hostile(c.beside, nil, "bind", port).line(t); got != "EPERM" {
+	if got := c.hostile(c.workload, nil, "bind", port).line(t); got != "EPERM" {
 		t.Errorf("bound by name: %s", got)
 	}
 	// The kernel may choose the port for somebody, and no program is asked. A connection that is redirected there is denied.
