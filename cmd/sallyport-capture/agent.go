@@ -31,8 +31,6 @@ const (
 	offerTimeout = time.Second
 	// statusInterval is how often the proxy is told how capture is.
 	statusInterval = time.Second
-	// proofInterval is how often the kernel is asked about every workload, and the canary dials.
-	proofInterval = time.Minute
 )
 
 // An agent is the privileged half: it ties documents, workloads, the kernel and the proxy together.
@@ -172,7 +170,13 @@ func (a *agent) serve(ctx context.Context, group *errgroup.Group, hangups <-chan
 	group.Go(func() error { return a.watchDocuments(ctx, hangups) })
 	group.Go(func() error { return a.source.Run(ctx, a.reconcile) })
 	group.Go(func() error { return a.capture.Events(ctx, a.denied) })
-	group.Go(func() error { return a.prove(ctx) })
+	group.Go(func() error {
+		a.capture.KeepProving(ctx, func() {
+			a.relocate(true)
+			a.tell()
+		})
+		return nil
+	})
 	group.Go(func() error {
 		ticker := time.NewTicker(statusInterval)
 		defer ticker.Stop()
@@ -185,25 +189,6 @@ func (a *agent) serve(ctx context.Context, group *errgroup.Group, hangups <-chan
 			}
 		}
 	})
-}
-
-// prove asks the kernel about every workload and lets the canary dial, again and again until ctx ends.
-func (a *agent) prove(ctx context.Context) error {
-	ticker := time.NewTicker(proofInterval)
-	defer ticker.Stop()
-	for {
-		a.capture.Check()
-		if err := a.capture.Prove(ctx); err != nil && ctx.Err() == nil {
-			a.log.Error("capture is not effective", zap.Error(err))
-		}
-		a.relocate(true)
-		a.tell()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-		}
-	}
 }
 
 // denied logs a denial by the kernel, and tells the proxy.

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path"
+	"strings"
 	"syscall"
 	"time"
 
@@ -122,7 +123,7 @@ func (c *Capture) Prove(ctx context.Context) error {
 	defer c.mu.Unlock()
 	c.unproven = ""
 	if err != nil {
-		c.unproven = err.Error()
+		c.unproven = words(err)
 	}
 	return err
 }
@@ -141,6 +142,8 @@ func (c *Capture) prove(ctx context.Context, w *workload, listener *net.TCPListe
 	}
 	process := exec.CommandContext(ctx, c.command[0], append(c.command[1:len(c.command):len(c.command)], to.String())...)
 	process.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Pdeathsig: syscall.SIGKILL}
+	var said strings.Builder
+	process.Stderr = &said
 	if err := process.Start(); err != nil {
 		return fmt.Errorf("start the canary: %w", err)
 	}
@@ -159,6 +162,10 @@ func (c *Capture) prove(ctx context.Context, w *workload, listener *net.TCPListe
 		cancel()
 	}
 	if failure := <-ended; failure != nil {
+		// When it failed by itself, that nobody came follows.
+		if words := strings.TrimSpace(said.String()); words != "" {
+			return fmt.Errorf("it was not redirected: %w: %s", failure, words)
+		}
 		return errors.Join(fmt.Errorf("it was not redirected: %w", failure), err)
 	}
 	want := handoff.Origin{

@@ -3,11 +3,16 @@ package capture
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf/link"
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport-dev/sallyport/pkg/handoff"
@@ -247,7 +252,8 @@ func TestCanaryProvesThatCaptureIsEffective(t *testing.T) {
 	if err := pinned.Detach(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Prove(t.Context()); err == nil || !strings.Contains(err.Error(), canary4.String()) {
+	// It says itself what happened to it.
+	if err := c.Prove(t.Context()); err == nil || !strings.Contains(err.Error(), "dial tcp "+canary4.String()+": connect: operation not permitted") {
 		t.Errorf("without connect4: %v", err)
 	}
 	if status := c.Check(); status.Effective || !strings.Contains(status.Reason, "canary") {
@@ -255,6 +261,69 @@ func TestCanaryProvesThatCaptureIsEffective(t *testing.T) {
 	}
 	if got := counter(t, c, "denied_passed"); got != 1 {
 		t.Errorf("denied_passed is %d: want 1", got)
+	}
+}
+
+func TestPassingFailureIsProvenOverSoonAndLoggedOnce(t *testing.T) {
+	n := newNode(t)
+	core, logs := observer.New(zap.InfoLevel)
+	n.options.Log = zap.New(core)
+	c := n.open()
+	detach := func() {
+		t.Helper()
+		pinned, err := link.LoadPinnedLink(c.pins.link(c.canary.facts.ID, "connect4"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(pinned.Detach(), pinned.Close(), os.Remove(c.pins.link(c.canary.facts.ID, "connect4"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	detach()
+	began := time.Now()
+	ctx, stop := context.WithCancel(t.Context())
+	proofs, ended := make(chan Status), make(chan struct{})
+	go func() {
+		c.KeepProving(ctx, func() { proofs <- c.Status() })
+		close(ended)
+	}()
+	for range 3 {
+		if status := <-proofs; status.Effective || !strings.Contains(status.Reason, "canary") {
+			t.Errorf("without connect4: %+v", status)
+		}
+	}
+	if err := c.attach(c.canary, "connect4"); err != nil {
+		t.Fatal(err)
+	}
+	// One may have begun before.
+	for status := range proofs {
+		if status.Effective {
+			break
+		}
+	}
+	if took := time.Since(began); took > proofInterval/2 {
+		t.Errorf("it took %s", took)
+	}
+	stop()
+	<-ended
+	said := []string{}
+	for _, entry := range logs.All() {
+		if strings.HasPrefix(entry.Message, "capture is ") {
+			said = append(said, entry.Message)
+		}
+	}
+	if diff := cmp.Diff([]string{"capture is not effective", "capture is effective again"}, said); diff != "" {
+		t.Errorf("log (-want +got):\n%s", diff)
+	}
+}
+
+func TestProofsAfterFailuresAreLessAndLessFrequent(t *testing.T) {
+	for failures, want := range map[int]time.Duration{
+		0: time.Minute, 1: 250 * time.Millisecond, 2: 500 * time.Millisecond, 3: time.Second, 8: 32 * time.Second, 9: time.Minute, 1 << 40: time.Minute,
+	} {
+		if got := untilProof(failures); got != want {
+			t.Errorf("after %d failures: %s: want %s", failures, got, want)
+		}
 	}
 }
 

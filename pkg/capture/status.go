@@ -84,11 +84,12 @@ func (c *Capture) Check() Status {
 	return c.Status()
 }
 
+// words are an error's, on one line; "" for none.
 func words(err error) string {
 	if err == nil {
 		return ""
 	}
-	return err.Error()
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
 }
 
 // running are those of the root's programs that could be attached.
