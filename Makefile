@@ -49,6 +49,12 @@ test: setup build ## everything, against the real kernel and servers (as root)
 	go vet ./...
 	go test -race -timeout 10m ./...
 
+.PHONY: test-conformance
+test-conformance: build ## other projects' drivers and clients give the same through Sallyport as directly (as root)
+	@tools/setup --clients
+	go vet -tags conformance ./test/conformance
+	go test -tags conformance -timeout 20m ./test/conformance
+
 .PHONY: test-kernels
 test-kernels: setup ## the tests of capture on Debian's own KERNELS (6.1 6.12), in emulated machines
 	@tools/kernels/run $(KERNELS)

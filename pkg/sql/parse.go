@@ -21,8 +21,20 @@ var (
 	heavyParsers = make(chan struct{}, 1)
 )
 
-// Parse says what a text does. It is safe for concurrent use; a text that is long waits for others that are. The error is safe to
-// show to the client and to log: it holds nothing of the text but a position.
+// A SyntaxError is why PostgreSQL's parser does not read a text. As an error it is safe to log: it holds nothing of the text but a
+// position.
+type SyntaxError struct {
+	// Message is the parser's, as the server would say it. It may quote the text, so it is for who sent that alone.
+	Message string
+	// Position is where in the text, in characters from 1; 0 when not known.
+	Position int
+	logged   string
+}
+
+func (e *SyntaxError) Error() string { return e.logged }
+
+// Parse says what a text does. It is safe for concurrent use; a text that is long waits for others that are. The error, a
+// SyntaxError where it is the parser's, is safe to log.
 func Parse(text string) (*Script, error) {
 	s, err := shapeOf(text)
 	if err != nil {
@@ -61,7 +73,7 @@ func parse(text string, tokens int) (*pg.ParseResult, error) {
 	defer func() { <-turn }()
 	tree, err := pg.Parse(asUTF8(text))
 	if err != nil {
-		return nil, safeError(err)
+		return nil, safeError(text, err)
 	}
 	return tree, nil
 }
@@ -81,7 +93,7 @@ func asUTF8(text string) string {
 }
 
 // safeError is a parser's error without what it quotes from the text.
-func safeError(err error) error {
+func safeError(text string, err error) error {
 	var e *parser.Error
 	if !errors.As(err, &e) {
 		return errors.New("the text nests too deeply") // the encoded tree is beyond the decoder's limits
@@ -91,8 +103,12 @@ func safeError(err error) error {
 	if strings.ContainsAny(message, "\"'\\") || !isASCII(message) {
 		message = "syntax error"
 	}
+	syntax := &SyntaxError{Message: e.Message, Position: e.Cursorpos, logged: message}
 	if e.Cursorpos > 0 {
-		return fmt.Errorf("%s at character %d", message, e.Cursorpos)
+		syntax.logged = fmt.Sprintf("%s at character %d", message, e.Cursorpos)
 	}
-	return errors.New(message)
+	if !utf8.ValidString(text) {
+		syntax.Message = message // what it quotes is not what the client wrote
+	}
+	return syntax
 }

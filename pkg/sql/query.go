@@ -39,7 +39,10 @@ func (w *walker) query(s *pg.SelectStmt) {
 	w.query(s.Larg)
 	w.query(s.Rarg)
 	w.nodes(s.DistinctClause...)
+	outer := w.listed
+	w.listed = w.settingListed(s)
 	w.nodes(s.TargetList...)
+	w.listed = outer
 	w.nodes(s.FromClause...)
 	w.node(s.WhereClause)
 	w.nodes(s.GroupClause...)

@@ -151,7 +151,9 @@ func (w *walker) setConfig(args []*pg.Node) {
 	w.begin(command{kind: KindSession, verb: "SET"})
 	name, ok := "", false
 	if len(args) == 3 {
-		name, ok = literal(args[0])
+		if name, ok = literal(args[0]); !ok && columnName(args[0]) == "name" {
+			name, ok = w.listed, w.listed != ""
+		}
 	}
 	if !ok {
 		w.statement.deny("set_config() of a setting whose name is not a literal")
@@ -176,6 +178,39 @@ func (w *walker) setConfig(args []*pg.Node) {
 		}
 		w.statement.SearchPath = append(w.statement.SearchPath, schemas...)
 	}
+}
+
+// settingListed is the setting of a query like SELECT … FROM pg_settings WHERE name = 'setting', by which pg_dump sets what not every
+// server has; "" for all others, and for a setting on which the meaning of later text depends.
+func (w *walker) settingListed(s *pg.SelectStmt) string {
+	if len(s.FromClause) != 1 || w.ctes["pg_settings"] > 0 {
+		return ""
+	}
+	from := s.FromClause[0].GetRangeVar()
+	if from.GetRelname() != "pg_settings" || from.Schemaname != "" && from.Schemaname != "pg_catalog" || from.Alias != nil {
+		return ""
+	}
+	equals := s.WhereClause.GetAExpr()
+	if equals.GetKind() != pg.A_Expr_Kind_AEXPR_OP || objectOf(equals.GetName()) != (Object{Name: "="}) || columnName(equals.Lexpr) != "name" {
+		return ""
+	}
+	name, ok := literal(equals.Rexpr)
+	switch name = lowerASCII(name); name {
+	case settingStrings, settingEncoding, settingSearchPath, settingRole, settingUser:
+		return ""
+	}
+	if !ok {
+		return ""
+	}
+	return name
+}
+
+// columnName is the name of a column that is named without a table; else "".
+func columnName(n *pg.Node) string {
+	if fields := n.GetColumnRef().GetFields(); len(fields) == 1 {
+		return fields[0].GetString_().GetSval()
+	}
+	return ""
 }
 
 func showCommand(w *walker, m proto.Message) {

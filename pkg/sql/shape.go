@@ -11,7 +11,7 @@ const (
 	// MaxText is the longest text that is parsed, in bytes.
 	MaxText = 4 << 20
 	// maxTokens bounds the memory of one parse tree: some 600 bytes a token.
-	maxTokens = 400_000
+	maxTokens = 500_000
 	// maxDepth bounds how deeply a parse tree may nest, counted as shape.depth does, where a level makes up to two messages within
 	// messages. The C code that encodes the tree takes 180 bytes of stack for each of them, and a thread has 2 MiB or more.
 	maxDepth = 2500

@@ -22,6 +22,8 @@ type walker struct {
 	ctes map[string]int
 	// schema is the schema that CREATE SCHEMA makes, in which its elements come to be; else "".
 	schema string
+	// listed is the setting whose row of pg_settings the query at hand selects; else "".
+	listed string
 }
 
 // A draft is a unit in the making.

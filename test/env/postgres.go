@@ -279,7 +279,13 @@ func (s *Server) URL(user, password, database string) string {
 // Exec executes each string as Superuser in the database postgres, directly, and fails the test when one fails.
 func (s *Server) Exec(sql ...string) {
 	s.t.Helper()
-	connection := s.connect()
+	s.ExecIn("postgres", sql...)
+}
+
+// ExecIn is Exec in another database.
+func (s *Server) ExecIn(database string, sql ...string) {
+	s.t.Helper()
+	connection := s.connect(database)
 	defer connection.Close(context.Background())
 	for _, text := range sql {
 		if _, err := connection.Exec(context.Background(), text); err != nil {
@@ -291,7 +297,7 @@ func (s *Server) Exec(sql ...string) {
 // Value is the one value, as text, that a query as Superuser gives in the database postgres.
 func (s *Server) Value(sql string, arguments ...any) string {
 	s.t.Helper()
-	connection := s.connect()
+	connection := s.connect("postgres")
 	defer connection.Close(context.Background())
 	var value string
 	if err := connection.QueryRow(context.Background(), sql, arguments...).Scan(&value); err != nil {
@@ -300,11 +306,11 @@ func (s *Server) Value(sql string, arguments ...any) string {
 	return value
 }
 
-func (s *Server) connect() *pgx.Conn {
+func (s *Server) connect(database string) *pgx.Conn {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	connection, err := pgx.Connect(ctx, s.URL(Superuser, s.Password, "postgres"))
+	connection, err := pgx.Connect(ctx, s.URL(Superuser, s.Password, database))
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -20,7 +20,8 @@ func parseCancel(body []byte) (*cancelKey, bool) {
 	return k, r.end()
 }
 
-// cancels finds the session that a CancelRequest means. Clients get keys of the proxy's own, never the server's.
+// cancels finds the session that a CancelRequest means. A client gets its server's process id, which it may look for in
+// pg_stat_activity, with a secret of the proxy's own, never the server's.
 type cancels struct {
 	mu sync.Mutex
 	by map[cancelKey]*cancelable
@@ -32,18 +33,18 @@ type cancelable struct {
 	cancel               func(ctx context.Context)
 }
 
-// add gives a new key to a session; remove takes it back.
-func (c *cancels) add(s *cancelable) (key cancelKey, remove func()) {
+// add gives a new key to a session whose server's process is pid; remove takes it back.
+func (c *cancels) add(s *cancelable, pid uint32) (key cancelKey, remove func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.by == nil {
 		c.by = map[cancelKey]*cancelable{}
 	}
 	for {
-		var b [8]byte
+		var b [4]byte
 		_, _ = rand.Read(b[:]) // never fails
-		key = cancelKey{binary.BigEndian.Uint32(b[:4]) & 0x7fffffff, binary.BigEndian.Uint32(b[4:])}
-		if _, taken := c.by[key]; !taken && key.pid != 0 {
+		key = cancelKey{pid, binary.BigEndian.Uint32(b[:])}
+		if _, taken := c.by[key]; !taken {
 			break
 		}
 	}

@@ -1,12 +1,14 @@
 package postgres
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/sallyport-dev/sallyport/pkg/policy"
+	"github.com/sallyport-dev/sallyport/pkg/sql"
 )
 
 // SQLSTATEs; appendix A of the PostgreSQL manual.
@@ -33,6 +35,7 @@ type denial struct {
 	code     string
 	message  string
 	hint     string
+	position int // in the statement's text, in characters from 1; 0 is none
 }
 
 // encode gives the ErrorResponse; the slice is used until the next call.
@@ -48,6 +51,7 @@ func appendDenial(dst []byte, d *denial) []byte {
 	}
 	out, err := (&pgproto3.ErrorResponse{
 		Severity: severity, SeverityUnlocalized: severity, Code: d.code, Message: clean(d.message), Hint: clean(d.hint),
+		Position: int32(d.position), File: "sallyport",
 	}).Encode(dst)
 	if err != nil { // only a message over 1 GiB
 		return appendMessage(dst, msgErrorResponse, "SERROR\x00C"+codeInternal+"\x00Msallyport: denied\x00\x00")
@@ -75,7 +79,12 @@ func (m *machine) policyDenial(d policy.Decision) *denial {
 	return &denial{code: codeInsufficientPrivilege, message: message, hint: m.hint()}
 }
 
+// unparsable is a syntax error as the server would tell it, but that its file is "sallyport"; else it says what the parser can not do.
 func (m *machine) unparsable(err error) *denial {
+	var syntax *sql.SyntaxError
+	if errors.As(err, &syntax) {
+		return &denial{code: codeSyntaxError, message: syntax.Message, position: syntax.Position}
+	}
 	return &denial{code: codeSyntaxError, message: "sallyport: " + err.Error(), hint: "What can not be parsed is not forwarded. Session " + m.session + "."}
 }
 

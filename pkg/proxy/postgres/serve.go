@@ -197,7 +197,7 @@ func (p *Protocol) relay(ctx context.Context, s *proxy.Session, client net.Conn,
 	key, remove := p.cancels.add(&cancelable{
 		workload: s.Workload.ID, generation: s.Workload.Generation,
 		cancel: func(ctx context.Context) { cancelUpstream(ctx, s.Dial, u, p.log.With(zap.String("session", s.ID))) },
-	})
+	}, u.key.pid)
 	remove = sync.OnceFunc(remove)
 	defer remove()
 	if _, err := client.Write(welcome(st, u, key)); err != nil {
