@@ -155,7 +155,7 @@ func TestProblems(t *testing.T) {
 			at(target, 4, 1) + "spec.protocol: is missing; expected postgres",
 			at(target, 5, 3) + "spec.protcol: is an unknown field; did you mean protocol?"}},
 		{"an unknown field like no other is told the known ones", "  rules:", "  masks: []\n  rules:", []string{
-			at(policy, 32, 3) + "spec.masks: is an unknown field; expected one of record, rules, targets, workloads"}},
+			at(policy, 32, 3) + "spec.masks: is an unknown field; expected one of record, role, rules, targets, workloads"}},
 		{"an unknown field in a list is told its place", "port: 5432}", "port: 5432, service: {}}", []string{
 			at(target, 7, 41) + "spec.endpoints[0].service: is an unknown field; expected one of cidr, host, port"}},
 		{"a field that is given twice", "  protocol: postgres", "  protocol: postgres\n  protocol: postgres", []string{

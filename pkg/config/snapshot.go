@@ -37,6 +37,14 @@ func (s *Snapshot) NamedFiles() map[string]struct{} {
 		if static := source.Spec.Static; static != nil && static.Password.File != "" {
 			files[static.Password.File] = struct{}{}
 		}
+		if role := source.Spec.PostgresRole; role != nil {
+			if role.Admin.Password.File != "" {
+				files[role.Admin.Password.File] = struct{}{}
+			}
+			if role.TLS.CA != nil {
+				files[role.TLS.CA.File] = struct{}{}
+			}
+		}
 	}
 	return files
 }

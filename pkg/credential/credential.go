@@ -5,6 +5,8 @@ package credential
 import (
 	"context"
 	"time"
+
+	"github.com/sallyport-dev/sallyport/pkg/api/v1alpha1"
 )
 
 // A Source issues leases. Implementations are safe for concurrent use.
@@ -18,6 +20,9 @@ type Request struct {
 	Workload string // the workload's name
 	Target   string // the target's name
 	Session  string // the session's id
+	Database string // that the client wants
+	// Role is what policy lets a just-in-time role do.
+	Role v1alpha1.RoleTemplate
 }
 
 // A Lease is one issued credential.
@@ -25,7 +30,7 @@ type Lease struct {
 	Source   string // the CredentialSource's name
 	Username string
 	Password Secret
-	// Expires is when the credential ends; zero when it does not.
+	// Expires is when the credential ends, and the session with it; zero when it does not.
 	Expires time.Time
 	// Release returns or revokes the credential; it may be called more than once. Never nil.
 	Release func(ctx context.Context) error

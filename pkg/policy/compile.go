@@ -52,6 +52,7 @@ type compiled struct {
 	cgroups []string
 	targets []string
 	record  v1alpha1.RecordOptions
+	role    v1alpha1.RoleTemplate
 	rules   []rule
 }
 
@@ -78,7 +79,7 @@ func Compile(policies []v1alpha1.AccessPolicy) (*Set, error) {
 	set := &Set{}
 	var all Errors
 	for _, doc := range policies {
-		p := &compiled{name: doc.Metadata.Name, targets: doc.Spec.Targets, record: doc.Spec.Record}
+		p := &compiled{name: doc.Metadata.Name, targets: doc.Spec.Targets, record: doc.Spec.Record, role: doc.Spec.Role}
 		for _, w := range doc.Spec.Workloads {
 			p.cgroups = append(p.cgroups, w.Cgroup)
 		}
@@ -140,6 +141,8 @@ func (s *Set) Grant(w Workload, target string) (Grant, bool) {
 		if p.record.Parameters == v1alpha1.RecordFull {
 			g.record.Parameters = v1alpha1.RecordFull
 		}
+		g.role.MemberOf = append(g.role.MemberOf, p.role.MemberOf...)
+		g.role.Grants = append(g.role.Grants, p.role.Grants...)
 	}
 	return Grant{g}, len(g.policies) > 0
 }

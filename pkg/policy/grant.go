@@ -15,6 +15,7 @@ type grant struct {
 	policies []string
 	rules    []rule
 	record   v1alpha1.RecordOptions
+	role     v1alpha1.RoleTemplate
 }
 
 // Rules that no policy has.
@@ -29,6 +30,14 @@ func (g Grant) RecordOptions() v1alpha1.RecordOptions {
 		return v1alpha1.RecordOptions{}
 	}
 	return g.record
+}
+
+// Role is what a just-in-time role may do: all that the policies say together.
+func (g Grant) Role() v1alpha1.RoleTemplate {
+	if g.grant == nil {
+		return v1alpha1.RoleTemplate{}
+	}
+	return g.role
 }
 
 // Decide finds the first rule that matches a statement.

@@ -25,7 +25,7 @@ func (s *Session) Issue(ctx context.Context) (*Lease, *Refusal) {
 	defer cancel()
 	source := s.Target.Spec.Credential
 	lease, err := s.documents.sources.Issue(ctx, source,
-		credential.Request{Workload: s.Workload.Name, Target: s.Target.Metadata.Name, Session: s.ID})
+		credential.Request{Workload: s.Workload.Name, Target: s.Target.Metadata.Name, Session: s.ID, Database: s.startup.Database, Role: s.grant.Role()})
 	if err != nil {
 		s.proxy.Metrics.leaseErrors.WithLabelValues(source).Inc()
 		return nil, &Refusal{Reason: ReasonLease, Message: fmt.Sprintf("credential source %s issued no credential", source), cause: err}

@@ -96,7 +96,7 @@ func (p *Proxy) Documents(d handoff.Documents) error {
 		p.Metrics.documentErrors.Inc()
 		return err
 	}
-	made, err := sources.New(snapshot.CredentialSources, p.Files)
+	made, err := sources.New(snapshot.CredentialSources, p.Files, p.Log)
 	if err != nil {
 		p.Metrics.documentErrors.Inc()
 		return err
@@ -108,7 +108,9 @@ func (p *Proxy) Documents(d handoff.Documents) error {
 	for _, list := range next.endpoints {
 		slices.SortStableFunc(list, func(a, b handoff.Endpoint) int { return b.Prefix.Bits() - a.Prefix.Bits() })
 	}
-	p.documents.Store(next)
+	if before := p.documents.Swap(next); before != nil {
+		go before.sources.Retire() // it may wait for a server
+	}
 	p.Metrics.revision.Set(float64(d.Revision))
 	return nil
 }

@@ -66,8 +66,12 @@ func (e Endpoint) Prefix() (netip.Prefix, bool) {
 	return netip.PrefixFrom(addr, addr.BitLen()), true
 }
 
-// Default fills in what the document leaves out: nothing, for this kind.
-func (c *CredentialSource) Default() {}
+// Default fills in what the document leaves out.
+func (c *CredentialSource) Default() {
+	if role := c.Spec.PostgresRole; role != nil {
+		role.Default()
+	}
+}
 
 // Default fills in what the document leaves out.
 func (p *AccessPolicy) Default() {

@@ -122,6 +122,8 @@ type CredentialSource struct {
 type CredentialSourceSpec struct {
 	// Static is a user name and a password that somebody else keeps up to date.
 	Static *StaticCredential `yaml:"static,omitempty" json:"static,omitempty"`
+	// PostgresRole is a login role that is made for a session or a workload, and dropped after it.
+	PostgresRole *PostgresRole `yaml:"postgresRole,omitempty" json:"postgresRole,omitempty"`
 }
 
 // StaticCredential is a user name and a password that is read anew for each lease.
@@ -159,6 +161,8 @@ type AccessPolicySpec struct {
 	Rules []Rule `yaml:"rules" json:"rules"`
 	// Record says how much of an operation its record holds.
 	Record RecordOptions `yaml:"record,omitempty" json:"record,omitempty"`
+	// Role is what a just-in-time role that is made under this policy may do; see PostgresRole.
+	Role RoleTemplate `yaml:"role,omitempty" json:"role,omitempty"`
 }
 
 // WorkloadSelector matches workloads.

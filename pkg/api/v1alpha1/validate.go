@@ -98,24 +98,27 @@ func (u *Upstream) validate(p *problems) {
 			p.add("spec.upstream.pool.idleTimeout", "found %q; expected a duration from 100ms to 1m", u.Pool.IdleTimeout)
 		}
 	}
-	tls := u.TLS
-	if tls == nil {
+	u.TLS.validate(p, "spec.upstream.tls")
+}
+
+func (t *UpstreamTLS) validate(p *problems, field string) {
+	if t == nil {
 		return
 	}
-	p.check("spec.upstream.tls.mode", checkOneOf(tls.Mode, TLSVerifyFull, TLSRequire, TLSDisable))
-	if tls.CA != nil {
-		p.check("spec.upstream.tls.ca.file", checkFile(tls.CA.File))
+	p.check(field+".mode", checkOneOf(t.Mode, TLSVerifyFull, TLSRequire, TLSDisable))
+	if t.CA != nil {
+		p.check(field+".ca.file", checkFile(t.CA.File))
 	}
-	if tls.ServerName != "" {
-		p.check("spec.upstream.tls.serverName", checkHost(tls.ServerName))
+	if t.ServerName != "" {
+		p.check(field+".serverName", checkHost(t.ServerName))
 	}
-	if tls.Mode == TLSRequire || tls.Mode == TLSDisable {
+	if t.Mode == TLSRequire || t.Mode == TLSDisable {
 		const unverified = "contradicts mode %s, which verifies nothing; expected mode verify-full, or no %s"
-		if tls.CA != nil {
-			p.add("spec.upstream.tls.ca", unverified, tls.Mode, "ca")
+		if t.CA != nil {
+			p.add(field+".ca", unverified, t.Mode, "ca")
 		}
-		if tls.ServerName != "" {
-			p.add("spec.upstream.tls.serverName", unverified, tls.Mode, "serverName")
+		if t.ServerName != "" {
+			p.add(field+".serverName", unverified, t.Mode, "serverName")
 		}
 	}
 }
@@ -124,9 +127,13 @@ func (u *Upstream) validate(p *problems) {
 func (c *CredentialSource) Validate() []FieldError {
 	var p problems
 	p.check("metadata.name", checkLabel(c.Metadata.Name))
-	static := c.Spec.Static
-	if static == nil {
-		p.add("spec", "has no kind of source; expected static")
+	static, role := c.Spec.Static, c.Spec.PostgresRole
+	if (static == nil) == (role == nil) {
+		p.add("spec", "has not exactly one kind of source; expected static or postgresRole")
+		return p
+	}
+	if role != nil {
+		role.validate(&p, "spec.postgresRole")
 		return p
 	}
 	p.check("spec.static.username", checkUsername(static.Username))
@@ -165,6 +172,7 @@ func (a *AccessPolicy) Validate() []FieldError {
 	a.Spec.validateRules(&p)
 	p.check("spec.record.text", checkOneOf(a.Spec.Record.Text, RecordNormalised, RecordFull))
 	p.check("spec.record.parameters", checkOneOf(a.Spec.Record.Parameters, RecordRedacted, RecordFull))
+	a.Spec.Role.validate(&p, "spec.role")
 	return p
 }
 

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/zap"
+
 	"github.com/sallyport-dev/sallyport/pkg/api/v1alpha1"
 	"github.com/sallyport-dev/sallyport/pkg/credential"
 )
@@ -19,7 +21,7 @@ func TestEachDocumentBecomesASource(t *testing.T) {
 		Spec: v1alpha1.CredentialSourceSpec{Static: &v1alpha1.StaticCredential{
 			Username: "app", Password: v1alpha1.SecretSource{File: "/run/secrets/orders"}}},
 	}}
-	made, err := New(documents, files("hunter2"))
+	made, err := New(documents, files("hunter2"), zap.NewNop())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +35,7 @@ func TestEachDocumentBecomesASource(t *testing.T) {
 }
 
 func TestDocumentWithoutAKindOfSourceIsRefused(t *testing.T) {
-	made, err := New(map[string]v1alpha1.CredentialSource{"bad": {}}, files(""))
+	made, err := New(map[string]v1alpha1.CredentialSource{"bad": {}}, files(""), zap.NewNop())
 	if made != nil || err == nil || !strings.Contains(err.Error(), "credential source bad") {
 		t.Errorf("got %v, %v", made, err)
 	}

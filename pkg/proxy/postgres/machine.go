@@ -55,6 +55,7 @@ type machine struct {
 	serverMid  bool               // a server's message has not come wholly
 	draining   bool
 	ended      bool       // the client said Terminate
+	expired    bool       // the lease did
 	keep       bool       // the connection is to be kept for another session
 	reset      resetStage // for that
 
@@ -83,9 +84,18 @@ func (m *machine) Drain(out *relay.Output) error {
 }
 
 // Cut ends the session now; for relay.Link.Inject.
-func (m *machine) Cut(out *relay.Output) error {
+func (m *machine) Cut(out *relay.Output) error { return m.part(out, shutdown(m.session)) }
+
+// Expire ends the session because its lease has ended; for relay.Link.Inject.
+func (m *machine) Expire(out *relay.Output) error {
+	m.expired = true
+	return m.part(out, fatal(codeAdminShutdown, "terminating connection: the session's credential has expired", m.session))
+}
+
+// part tells the client why the session ends, unless that would come in the middle of a message.
+func (m *machine) part(out *relay.Output, why *denial) error {
 	if !m.backendMid && !m.ended {
-		out.Forward(m.encode(shutdown(m.session)))
+		out.Forward(m.encode(why))
 	}
 	return relay.ErrDone
 }

@@ -231,6 +231,10 @@ func (p *Protocol) relay(ctx context.Context, s *proxy.Session, client net.Conn,
 	}
 	s.OnDrain(func() { link.Inject(m.Drain) })
 	stop := context.AfterFunc(ctx, func() { link.Inject(m.Cut) })
+	if expires := u.lease.Expires; !expires.IsZero() {
+		expiry := time.AfterFunc(time.Until(expires), func() { link.Inject(m.Expire) })
+		defer expiry.Stop()
+	}
 	cause := <-ended
 	stop()
 	remove() // before another session has the connection
@@ -242,6 +246,9 @@ func (p *Protocol) relay(ctx context.Context, s *proxy.Session, client net.Conn,
 		u.close()
 	}
 	reason := reasonOf(cause, m.ended)
+	if m.expired && errors.Is(cause, relay.ErrDone) {
+		reason = "lease_expired"
+	}
 	if panicked := (*relay.PanicError)(nil); errors.As(cause, &panicked) {
 		p.log.Error("panic in a session", zap.String("session", s.ID), zap.Any("panic", panicked.Value), zap.ByteString("stack", panicked.Stack))
 		s.Panicked()
