@@ -118,8 +118,14 @@ func check(directory string) (*checkReport, error) {
 		report.Targets = append(report.Targets, checkTarget(name, snapshot.Targets[name].Spec))
 	}
 	for _, name := range slices.Sorted(maps.Keys(snapshot.CredentialSources)) {
-		static := snapshot.CredentialSources[name].Spec.Static
-		report.CredentialSources = append(report.CredentialSources, checkedSource{Name: name, Kind: "static", Username: static.Username})
+		checked := checkedSource{Name: name}
+		switch spec := snapshot.CredentialSources[name].Spec; {
+		case spec.Static != nil:
+			checked.Kind, checked.Username = "static", spec.Static.Username
+		case spec.PostgresRole != nil:
+			checked.Kind, checked.Username = "postgresRole", spec.PostgresRole.Admin.Username
+		}
+		report.CredentialSources = append(report.CredentialSources, checked)
 	}
 	for _, name := range slices.Sorted(maps.Keys(snapshot.Policies)) {
 		report.Policies = append(report.Policies, checkPolicy(name, snapshot.Policies[name].Spec))
