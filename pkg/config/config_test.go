@@ -351,3 +351,10 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+func TestAFaultOnTheFirstLineIsToldItsLine(t *testing.T) {
+	snapshot, err := parse("\ta: b")
+	if diff := cmp.Diff([]string{"a.yaml:1:1: is no YAML: found character that cannot start any token"}, problemsOf(t, snapshot, err)); diff != "" {
+		t.Error(diff)
+	}
+}

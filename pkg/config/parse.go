@@ -254,6 +254,9 @@ func syntaxProblem(file string, err error) Problem {
 			problem.Line, problem.Column = line, 1
 		}
 	}
+	if problem.Line == 0 && !strings.HasPrefix(message, "unknown anchor") { // the parser does not tell the first line
+		problem.Line, problem.Column = 1, 1
+	}
 	problem.Message = "is no YAML: " + yamlAnchor.ReplaceAllString(message, "'…'")
 	return problem
 }
