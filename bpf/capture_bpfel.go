@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type CaptureDial struct {
+	_      structs.HostLayout
+	Origin CaptureOrigin
+	State  uint32
+	Pad    uint32
+}
+
 type CaptureEvent struct {
 	_           structs.HostLayout
 	Addr        [4]uint32
@@ -51,7 +58,7 @@ type CaptureOrigin struct {
 	Port        uint32
 	Pid         uint32
 	Uid         uint32
-	Pad         uint32
+	Pooled      uint32
 	WorkloadId  uint64
 	Generation  uint64
 	CgroupId    uint64
@@ -59,10 +66,9 @@ type CaptureOrigin struct {
 	Comm        [16]int8
 }
 
-type CapturePeer struct {
-	_    structs.HostLayout
-	Addr [4]uint32
-	Port uint32
+type CapturePortSet struct {
+	_     structs.HostLayout
+	Words [1024]uint64
 }
 
 type CaptureReason uint32
@@ -107,8 +113,10 @@ type CaptureTarget6 struct {
 
 type CaptureUsage struct {
 	_          structs.HostLayout
-	Pending    uint32
+	Own        uint32
+	Pooled     uint32
 	Events     uint32
+	Pad        uint32
 	Window     uint64
 	Suppressed uint64
 }
@@ -126,16 +134,15 @@ type CaptureWorkload struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	CaptureMapAttached       = "attached"
 	CaptureMapCounters       = "counters"
-	CaptureMapDenied         = "denied"
 	CaptureMapDevices        = "devices"
-	CaptureMapDialling       = "dialling"
+	CaptureMapDials          = "dials"
 	CaptureMapEvents         = "events"
 	CaptureMapListenerPorts  = "listener_ports"
-	CaptureMapListeners      = "listeners"
 	CaptureMapOrigins        = "origins"
-	CaptureMapPeers          = "peers"
 	CaptureMapPending        = "pending"
+	CaptureMapTargetPorts    = "target_ports"
 	CaptureMapTargets4       = "targets4"
 	CaptureMapTargets6       = "targets6"
 	CaptureMapUsages         = "usages"
@@ -157,6 +164,7 @@ const (
 	CaptureProgSockOps       = "sock_ops"
 	CaptureVarEventQuota     = "event_quota"
 	CaptureVarPageSize       = "page_size"
+	CaptureVarPendingPool    = "pending_pool"
 	CaptureVarPendingQuota   = "pending_quota"
 )
 
@@ -223,16 +231,15 @@ type CaptureProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type CaptureMapSpecs struct {
+	Attached      *ebpf.MapSpec `ebpf:"attached"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
-	Denied        *ebpf.MapSpec `ebpf:"denied"`
 	Devices       *ebpf.MapSpec `ebpf:"devices"`
-	Dialling      *ebpf.MapSpec `ebpf:"dialling"`
+	Dials         *ebpf.MapSpec `ebpf:"dials"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	ListenerPorts *ebpf.MapSpec `ebpf:"listener_ports"`
-	Listeners     *ebpf.MapSpec `ebpf:"listeners"`
 	Origins       *ebpf.MapSpec `ebpf:"origins"`
-	Peers         *ebpf.MapSpec `ebpf:"peers"`
 	Pending       *ebpf.MapSpec `ebpf:"pending"`
+	TargetPorts   *ebpf.MapSpec `ebpf:"target_ports"`
 	Targets4      *ebpf.MapSpec `ebpf:"targets4"`
 	Targets6      *ebpf.MapSpec `ebpf:"targets6"`
 	Usages        *ebpf.MapSpec `ebpf:"usages"`
@@ -245,6 +252,7 @@ type CaptureMapSpecs struct {
 type CaptureVariableSpecs struct {
 	EventQuota   *ebpf.VariableSpec `ebpf:"event_quota"`
 	PageSize     *ebpf.VariableSpec `ebpf:"page_size"`
+	PendingPool  *ebpf.VariableSpec `ebpf:"pending_pool"`
 	PendingQuota *ebpf.VariableSpec `ebpf:"pending_quota"`
 }
 
@@ -268,16 +276,15 @@ func (o *CaptureObjects) Close() error {
 //
 // It can be passed to LoadCaptureObjects or ebpf.CollectionSpec.LoadAndAssign.
 type CaptureMaps struct {
+	Attached      *ebpf.Map `ebpf:"attached"`
 	Counters      *ebpf.Map `ebpf:"counters"`
-	Denied        *ebpf.Map `ebpf:"denied"`
 	Devices       *ebpf.Map `ebpf:"devices"`
-	Dialling      *ebpf.Map `ebpf:"dialling"`
+	Dials         *ebpf.Map `ebpf:"dials"`
 	Events        *ebpf.Map `ebpf:"events"`
 	ListenerPorts *ebpf.Map `ebpf:"listener_ports"`
-	Listeners     *ebpf.Map `ebpf:"listeners"`
 	Origins       *ebpf.Map `ebpf:"origins"`
-	Peers         *ebpf.Map `ebpf:"peers"`
 	Pending       *ebpf.Map `ebpf:"pending"`
+	TargetPorts   *ebpf.Map `ebpf:"target_ports"`
 	Targets4      *ebpf.Map `ebpf:"targets4"`
 	Targets6      *ebpf.Map `ebpf:"targets6"`
 	Usages        *ebpf.Map `ebpf:"usages"`
@@ -286,16 +293,15 @@ type CaptureMaps struct {
 
 func (m *CaptureMaps) Close() error {
 	return _CaptureClose(
+		m.Attached,
 		m.Counters,
-		m.Denied,
 		m.Devices,
-		m.Dialling,
+		m.Dials,
 		m.Events,
 		m.ListenerPorts,
-		m.Listeners,
 		m.Origins,
-		m.Peers,
 		m.Pending,
+		m.TargetPorts,
 		m.Targets4,
 		m.Targets6,
 		m.Usages,
@@ -309,6 +315,7 @@ func (m *CaptureMaps) Close() error {
 type CaptureVariables struct {
 	EventQuota   *ebpf.Variable `ebpf:"event_quota"`
 	PageSize     *ebpf.Variable `ebpf:"page_size"`
+	PendingPool  *ebpf.Variable `ebpf:"pending_pool"`
 	PendingQuota *ebpf.Variable `ebpf:"pending_quota"`
 }
 

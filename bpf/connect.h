@@ -11,23 +11,27 @@
 #include "target.h"
 #include "workload.h"
 
-/* Connections in their handshake that one workload may have. Set before load. */
+/*
+ * Connections in their handshake that one workload may have beyond its own share, and all of them together. Set before
+ * load.
+ */
 volatile const __u32 pending_quota = 1024;
+volatile const __u32 pending_pool = PENDING_POOL;
 
 /*
  * With one enrolled cgroup inside another, the program runs twice for one connect(), first for the inner. True when
  * this run sees the inner one's redirection: the socket's origin was stored by this process, in this cgroup, for the
  * very listener that is dialled now.
  */
-static __always_inline bool captured_within(struct bpf_sock *sk, __u32 port, bool v4)
+static __always_inline bool captured_within(struct dial *d, __u32 port, bool v4)
 {
-	struct origin *o = bpf_sk_storage_get(&dialling, sk, NULL, 0);
 	struct workload *w;
 
-	if (!o || o->cgroup_id != bpf_get_current_cgroup_id() || o->pid != bpf_get_current_pid_tgid() >> 32)
+	if (!d || d->state != DIAL_REDIRECTED || d->origin.cgroup_id != bpf_get_current_cgroup_id() ||
+	    d->origin.pid != bpf_get_current_pid_tgid() >> 32)
 		return false;
-	w = bpf_map_lookup_elem(&workloads, &o->workload_id);
-	return w && w->generation == o->generation && port == (v4 ? w->port4 : w->port6);
+	w = bpf_map_lookup_elem(&workloads, &d->origin.workload_id);
+	return w && w->generation == d->origin.generation && port == (v4 ? w->port4 : w->port6);
 }
 
 /* Whose socket is where a listener should be. */
@@ -44,7 +48,7 @@ static __always_inline enum listening listening(struct bpf_sock_addr *ctx, __u16
 	struct bpf_sock_tuple at = {};
 	__u32 size = sizeof(at.ipv4);
 	struct bpf_sock *there;
-	__u64 *owner;
+	struct origin *o;
 
 	if (v4) {
 		at.ipv4.daddr = LOOPBACK4;
@@ -57,9 +61,9 @@ static __always_inline enum listening listening(struct bpf_sock_addr *ctx, __u16
 	there = bpf_sk_lookup_tcp(ctx, &at, size, BPF_F_CURRENT_NETNS, 0);
 	if (!there)
 		return LISTENING_NOBODY;
-	owner = bpf_sk_storage_get(&listeners, there, NULL, 0);
-	if (owner) {
-		*workload_id = *owner;
+	o = bpf_sk_storage_get(&origins, there, NULL, 0);
+	if (o) {
+		*workload_id = o->workload_id;
 		who = LISTENING_WORKLOAD;
 	}
 	bpf_sk_release(there);
@@ -85,17 +89,48 @@ static __always_inline bool squatted(struct bpf_sock_addr *ctx, __u64 workload_i
 	return true;
 }
 
-/* What an earlier connect() left must not pass for this one's. */
-static __always_inline void forget(struct bpf_sock *sk)
+/*
+ * What an earlier connect() left must not pass for this one's. A denial is this one's, by the program of a cgroup
+ * inside this one, and stands: the guard, which runs yet, takes it back.
+ */
+static __always_inline bool is_denied(struct dial *d)
 {
-	bpf_sk_storage_delete(&dialling, sk);
-	bpf_sk_storage_delete(&peers, sk);
+	if (!d)
+		return false;
+	if (d->state == DIAL_DENIED)
+		return true;
+	d->state = DIAL_NONE;
+	return false;
+}
+
+/* Whether a workload has no room for one more handshake. */
+static __always_inline bool is_full(__u64 workload_id)
+{
+	struct usage *u = bpf_map_lookup_elem(&usages, &workload_id), *all;
+	__u64 nobody = 0;
+
+	if (!u)
+		return true;
+	if (u->own < PENDING_SHARE)
+		return false;
+	all = bpf_map_lookup_elem(&usages, &nobody);
+	return !all || u->pooled >= pending_quota || all->pooled >= pending_pool;
 }
 
 /* Denies, so that the guard knows: the kernel runs it nevertheless. */
-static __always_inline __u16 refuse(struct bpf_sock *sk, struct event *e, enum reason why)
+static __noinline __u16 refuse(struct bpf_sock_addr *ctx, struct event *e, enum reason why)
 {
-	bpf_sk_storage_get(&denied, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	struct bpf_sock *sk = ctx->sk;
+	struct dial *d;
+
+	if (!sk || !e)
+		return 0;
+	d = bpf_sk_storage_get(&dials, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (d)
+		d->state = DIAL_DENIED;
+	e->protocol = ctx->protocol;
+	e->netns_cookie = bpf_get_netns_cookie(ctx);
+	current_workload(&e->workload_id);
 	return deny(e, why);
 }
 
@@ -106,42 +141,44 @@ static __always_inline __u16 refuse(struct bpf_sock *sk, struct event *e, enum r
 static __always_inline __u16 remember(struct bpf_sock_addr *ctx, struct bpf_sock *sk, const __be32 addr[4], __u32 port,
 				      bool v4)
 {
-	struct event e = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = port, .protocol = ctx->protocol};
-	struct peer p = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = port};
-	struct origin o = {.port = port};
+	struct event e = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = port};
+	__u64 workload_id, netns_cookie = bpf_get_netns_cookie(ctx);
 	struct workload *w;
-	struct usage *u;
+	struct origin *o;
 	__u16 listener;
+	struct dial *d;
 
-	e.netns_cookie = o.netns_cookie = bpf_get_netns_cookie(ctx);
-	w = current_workload(&o.workload_id);
+	w = own_workload(&workload_id);
 	if (!w)
-		return refuse(sk, &e, REASON_DENIED_OUTSIDE);
-	e.workload_id = o.workload_id;
+		return refuse(ctx, &e, REASON_DENIED_OUTSIDE);
 	if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_MPTCP)
-		return refuse(sk, &e, REASON_DENIED_PROTOCOL);
-	if (o.netns_cookie != w->netns_cookie)
-		return refuse(sk, &e, REASON_DENIED_NETNS);
+		return refuse(ctx, &e, REASON_DENIED_PROTOCOL);
+	if (netns_cookie != w->netns_cookie)
+		return refuse(ctx, &e, REASON_DENIED_NETNS);
 	listener = v4 ? w->port4 : w->port6;
 	if (!listener)
-		return refuse(sk, &e, REASON_DENIED_NO_LISTENER);
-	if (squatted(ctx, o.workload_id, listener, v4))
-		return refuse(sk, &e, REASON_DENIED_SQUATTED);
-	u = bpf_map_lookup_elem(&usages, &o.workload_id);
-	if (!u || u->pending >= pending_quota)
-		return refuse(sk, &e, REASON_DENIED_QUOTA);
+		return refuse(ctx, &e, REASON_DENIED_NO_LISTENER);
+	if (squatted(ctx, workload_id, listener, v4))
+		return refuse(ctx, &e, REASON_DENIED_SQUATTED);
+	if (is_full(workload_id))
+		return refuse(ctx, &e, REASON_DENIED_QUOTA);
 
-	__builtin_memcpy(o.addr, addr, sizeof(o.addr));
-	o.generation = w->generation;
-	o.cgroup_id = bpf_get_current_cgroup_id();
-	o.pid = bpf_get_current_pid_tgid() >> 32;
-	o.uid = (__u32)bpf_get_current_uid_gid();
-	if (bpf_get_current_comm(o.comm, sizeof(o.comm)))
-		return refuse(sk, &e, REASON_DENIED_STORAGE);
-	/* Any older entries are gone: the caller deleted them. */
-	if (!bpf_sk_storage_get(&dialling, sk, &o, BPF_SK_STORAGE_GET_F_CREATE) ||
-	    !bpf_sk_storage_get(&peers, sk, &p, BPF_SK_STORAGE_GET_F_CREATE))
-		return refuse(sk, &e, REASON_DENIED_STORAGE);
+	d = bpf_sk_storage_get(&dials, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!d)
+		return refuse(ctx, &e, REASON_DENIED_STORAGE);
+	o = &d->origin;
+	__builtin_memcpy(o->addr, addr, sizeof(o->addr));
+	o->port = port;
+	o->pooled = 0;
+	o->workload_id = workload_id;
+	o->generation = w->generation;
+	o->netns_cookie = netns_cookie;
+	o->cgroup_id = bpf_get_current_cgroup_id();
+	o->pid = bpf_get_current_pid_tgid() >> 32;
+	o->uid = (__u32)bpf_get_current_uid_gid();
+	if (bpf_get_current_comm(o->comm, sizeof(o->comm)))
+		return refuse(ctx, &e, REASON_DENIED_STORAGE);
+	d->state = DIAL_REDIRECTED;
 	count(w->canary ? REASON_CANARY : REASON_CAPTURED);
 	return listener;
 }
@@ -153,15 +190,18 @@ int connect4(struct bpf_sock_addr *ctx)
 	struct bpf_sock *sk = ctx->sk;
 	__be32 addr[4] = {0, 0, MAPPED, 0};
 	__u16 listener;
+	struct dial *d;
 
 	/* UDP is not captured, but denied: see guard_connect4. */
 	if (ctx->type != SOCK_STREAM)
 		return ALLOW;
 	if (!sk)
 		return DENY;
-	if (ctx->user_ip4 == LOOPBACK4 && captured_within(sk, port, true))
+	d = bpf_sk_storage_get(&dials, sk, NULL, 0);
+	if (ctx->user_ip4 == LOOPBACK4 && captured_within(d, port, true))
 		return ALLOW;
-	forget(sk);
+	if (is_denied(d))
+		return DENY;
 
 	addr[3] = effective4(sk, ctx->user_ip4);
 	/* Not a protected destination: not ours to judge. */
@@ -182,6 +222,7 @@ int connect6(struct bpf_sock_addr *ctx)
 	struct bpf_sock *sk = ctx->sk;
 	__be32 addr[4];
 	__u16 listener;
+	struct dial *d;
 	bool v4;
 
 	/* UDP is not captured, but denied: see guard_connect6. */
@@ -193,11 +234,13 @@ int connect6(struct bpf_sock_addr *ctx)
 	addr[1] = ctx->user_ip6[1];
 	addr[2] = ctx->user_ip6[2];
 	addr[3] = ctx->user_ip6[3];
-	if (is_mapped(addr) && addr[3] == LOOPBACK4 && captured_within(sk, port, true))
+	d = bpf_sk_storage_get(&dials, sk, NULL, 0);
+	if (is_mapped(addr) && addr[3] == LOOPBACK4 && captured_within(d, port, true))
 		return ALLOW;
-	if (is_loopback6(addr) && captured_within(sk, port, false))
+	if (is_loopback6(addr) && captured_within(d, port, false))
 		return ALLOW;
-	forget(sk);
+	if (is_denied(d))
+		return DENY;
 
 	/* Not a protected destination: not ours to judge. */
 	if (!reaches_target6(sk, addr, port))

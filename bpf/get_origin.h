@@ -31,7 +31,8 @@ int get_origin(struct bpf_sockopt *ctx)
 	if (!ctx->sk || (void *)(out + 1) > ctx->optval_end)
 		return 1;
 	o = bpf_sk_storage_get(&origins, ctx->sk, NULL, 0);
-	if (!o)
+	/* A port of 0: a listener, or what was dialled directly. */
+	if (!o || !o->port)
 		return 1;
 	*out = *o;
 	/* Two stores of 32 bits: the verifier refuses one of 64. */

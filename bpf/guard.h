@@ -18,28 +18,21 @@ static __always_inline __u64 *listener_owner(struct bpf_sock_addr *ctx, __u32 po
 }
 
 /*
- * Whether connect4 or connect6 has redirected this very dial to a workload's listener. They delete what an earlier dial
+ * Whether connect4 or connect6 has redirected this very dial to a workload's listener. They forget what an earlier dial
  * left. The generation is not asked for: Go may have replaced the listener since, and this one refuses by itself.
  */
-static __always_inline bool redirected(struct bpf_sock *sk, __u64 workload_id)
+static __always_inline bool redirected(struct dial *d, __u64 workload_id)
 {
-	struct origin *o = bpf_sk_storage_get(&dialling, sk, NULL, 0);
-
-	return o && o->workload_id == workload_id && o->cgroup_id == bpf_get_current_cgroup_id() &&
-	       o->pid == bpf_get_current_pid_tgid() >> 32;
+	return d && d->state == DIAL_REDIRECTED && d->origin.workload_id == workload_id &&
+	       d->origin.cgroup_id == bpf_get_current_cgroup_id() && d->origin.pid == bpf_get_current_pid_tgid() >> 32;
 }
 
 /* Denies a task of a workload what reaches a target. Other tasks are not ours to judge. */
-static __always_inline int judge(struct bpf_sock_addr *ctx, struct bpf_sock *sk, const __be32 addr[4], __u32 port)
+static __always_inline int judge(struct bpf_sock_addr *ctx, const __be32 addr[4], __u32 port)
 {
 	struct event e = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = port, .protocol = ctx->protocol};
 	struct workload *w = current_workload(&e.workload_id);
 
-	/* connect4 or connect6 has denied it in this very call, and told of it. */
-	if (bpf_sk_storage_get(&denied, sk, NULL, 0)) {
-		bpf_sk_storage_delete(&denied, sk);
-		return DENY;
-	}
 	if (!w)
 		return ALLOW;
 	e.netns_cookie = bpf_get_netns_cookie(ctx);
@@ -56,21 +49,37 @@ static __always_inline int judge(struct bpf_sock_addr *ctx, struct bpf_sock *sk,
  * Judges a dial of loopback. A listener is for redirected connections alone: others would take room in its backlog. Who
  * else has the port now, because the listener is dead, is not ours to judge: nobody is redirected to a stranger.
  */
-static __always_inline int judge_loopback(struct bpf_sock_addr *ctx, struct bpf_sock *sk, const __be32 addr[4],
-					  __u32 port, bool v4)
+static __always_inline int judge_loopback(struct bpf_sock_addr *ctx, struct dial *d, const __be32 addr[4], __u32 port,
+					  bool v4)
 {
 	struct event e = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = port, .protocol = ctx->protocol};
 	__u64 *owner = listener_owner(ctx, port), there = 0;
 
 	if (!owner)
 		return UNJUDGED;
-	if (redirected(sk, *owner))
+	if (redirected(d, *owner))
 		return ALLOW;
 	if (listening(ctx, port, v4, &there) != LISTENING_WORKLOAD)
 		return UNJUDGED;
 	current_workload(&e.workload_id);
 	e.netns_cookie = bpf_get_netns_cookie(ctx);
 	return deny(&e, REASON_DENIED_LISTENER);
+}
+
+/* Judges the dial of a stream socket, as far as what connect4 and connect6 made of it tells. */
+static __always_inline int judge_dial(struct bpf_sock_addr *ctx, struct bpf_sock *sk, const __be32 addr[4], __u32 port,
+				      bool v4)
+{
+	struct dial *d = bpf_sk_storage_get(&dials, sk, NULL, 0);
+
+	/* They have denied it in this very call, and told of it. */
+	if (d && d->state == DIAL_DENIED) {
+		d->state = DIAL_NONE;
+		return DENY;
+	}
+	if (v4 ? addr[3] != LOOPBACK4 : !is_loopback6(addr))
+		return UNJUDGED;
+	return judge_loopback(ctx, d, addr, port, v4);
 }
 
 static __always_inline int guard4(struct bpf_sock_addr *ctx, bool connects)
@@ -83,11 +92,11 @@ static __always_inline int guard4(struct bpf_sock_addr *ctx, bool connects)
 	if (!sk)
 		return DENY;
 	addr[3] = effective4(sk, ctx->user_ip4);
-	if (connects && ctx->type == SOCK_STREAM && addr[3] == LOOPBACK4)
-		verdict = judge_loopback(ctx, sk, addr, port, true);
+	if (connects && ctx->type == SOCK_STREAM)
+		verdict = judge_dial(ctx, sk, addr, port, true);
 	if (verdict != UNJUDGED)
 		return verdict;
-	return is_target4(addr[3], port) ? judge(ctx, sk, addr, port) : ALLOW;
+	return is_target4(addr[3], port) ? judge(ctx, addr, port) : ALLOW;
 }
 
 static __always_inline int guard6(struct bpf_sock_addr *ctx, bool connects)
@@ -106,11 +115,11 @@ static __always_inline int guard6(struct bpf_sock_addr *ctx, bool connects)
 	addr[3] = ctx->user_ip6[3];
 	target = reaches_target6(sk, addr, port);
 	v4 = is_mapped(addr);
-	if (connects && ctx->type == SOCK_STREAM && (v4 ? addr[3] == LOOPBACK4 : is_loopback6(addr)))
-		verdict = judge_loopback(ctx, sk, addr, port, v4);
+	if (connects && ctx->type == SOCK_STREAM)
+		verdict = judge_dial(ctx, sk, addr, port, v4);
 	if (verdict != UNJUDGED)
 		return verdict;
-	return target ? judge(ctx, sk, addr, port) : ALLOW;
+	return target ? judge(ctx, addr, port) : ALLOW;
 }
 
 SEC("cgroup/connect4")

@@ -59,6 +59,35 @@ struct ipv6_header {
 /* More than this many extension headers nobody sends. */
 #define MAX_EXTENSIONS 8
 
+/* What TCP and UDP begin with. */
+struct ports {
+	__be16 source;
+	__be16 destination;
+};
+
+/*
+ * True when a packet is plain TCP or UDP to a port that no target has: nearly all are, and no more is to be known of
+ * them. False says nothing. The header of IP is so far in.
+ */
+static __always_inline bool harmless4(struct __sk_buff *skb, __u32 at)
+{
+	struct ipv4_header *ip = (void *)(long)skb->data + at;
+	struct ports *ports = (void *)(ip + 1);
+
+	return (void *)(ports + 1) <= (void *)(long)skb->data_end && ip->version_length == 0x45 &&
+	       !(ip->fragment & FRAGMENT) && (ip->protocol == IPPROTO_TCP || ip->protocol == IPPROTO_UDP) &&
+	       !is_target_port(bpf_ntohs(ports->destination));
+}
+
+static __always_inline bool harmless6(struct __sk_buff *skb, __u32 at)
+{
+	struct ipv6_header *ip = (void *)(long)skb->data + at;
+	struct ports *ports = (void *)(ip + 1);
+
+	return (void *)(ports + 1) <= (void *)(long)skb->data_end &&
+	       (ip->next == IPPROTO_TCP || ip->next == IPPROTO_UDP) && !is_target_port(bpf_ntohs(ports->destination));
+}
+
 /* Protocols that begin with the two ports. */
 static __always_inline bool has_ports(__u8 protocol)
 {
@@ -189,23 +218,12 @@ static __always_inline __u64 packet_workload(struct __sk_buff *skb)
 	return found;
 }
 
-SEC("cgroup_skb/egress")
-int guard_egress(struct __sk_buff *skb)
+/* Judges a packet that is not harmless at first sight. */
+static __noinline int judge_packet(struct __sk_buff *skb, bool v4)
 {
 	struct event e = {};
-	__u32 why;
+	__u32 why = v4 ? verdict4(skb, 0, false, &e) : verdict6(skb, 0, false, &e);
 
-	switch (bpf_ntohs(skb->protocol)) {
-	case ETH_P_IP:
-		why = verdict4(skb, 0, false, &e);
-		break;
-	case ETH_P_IPV6:
-		why = verdict6(skb, 0, false, &e);
-		break;
-	default:
-		/* The hook sees IP alone. */
-		return DENY;
-	}
 	if (!why)
 		return ALLOW;
 	count(why);
@@ -217,16 +235,24 @@ int guard_egress(struct __sk_buff *skb)
 	return DENY;
 }
 
+SEC("cgroup_skb/egress")
+int guard_egress(struct __sk_buff *skb)
+{
+	switch (bpf_ntohs(skb->protocol)) {
+	case ETH_P_IP:
+		return harmless4(skb, 0) ? ALLOW : judge_packet(skb, true);
+	case ETH_P_IPV6:
+		return harmless6(skb, 0) ? ALLOW : judge_packet(skb, false);
+	}
+	/* The hook sees IP alone. */
+	return DENY;
+}
+
 #define NEXT (-1) /* TC_ACT_UNSPEC: whatever comes next decides */
 #define SHOT 2	  /* TC_ACT_SHOT */
 
-/*
- * guard_device: drops packets to targets where they come out of a workload's own network namespace, whoever made them:
- * packet sockets, and namespaces inside the workload that forward. It is attached to the agent's side of a veth pair
- * (tcx, Linux 6.6), out of the workload's reach.
- */
-SEC("tc")
-int guard_device(struct __sk_buff *skb)
+/* Judges a frame that is not harmless at first sight. */
+static __noinline int judge_frame(struct __sk_buff *skb)
 {
 	__u32 device = skb->ifindex, why;
 	struct event e = {};
@@ -258,6 +284,23 @@ int guard_device(struct __sk_buff *skb)
 	if (may_tell(&e))
 		tell(&e);
 	return SHOT;
+}
+
+/*
+ * guard_device: drops packets to targets where they come out of a workload's own network namespace, whoever made them:
+ * packet sockets, and namespaces inside the workload that forward. It is attached to the agent's side of a veth pair
+ * (tcx, Linux 6.6), out of the workload's reach.
+ */
+SEC("tc")
+int guard_device(struct __sk_buff *skb)
+{
+	switch (bpf_ntohs(skb->protocol)) {
+	case ETH_P_IP:
+		return harmless4(skb, ETH_HLEN) ? NEXT : judge_frame(skb);
+	case ETH_P_IPV6:
+		return harmless6(skb, ETH_HLEN) ? NEXT : judge_frame(skb);
+	}
+	return judge_frame(skb);
 }
 
 #endif

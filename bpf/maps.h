@@ -12,19 +12,13 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
-/* Where a workload meant to connect. */
-struct peer {
-	__be32 addr[4];
-	__u32 port;
-};
-
 /* What is remembered of one captured connection. */
 struct origin {
 	__be32 addr[4]; /* where the workload meant to connect */
 	__u32 port;
-	__u32 pid; /* the dialling task's thread group, in the initial pid namespace */
-	__u32 uid; /* in the initial user namespace */
-	__u32 pad;
+	__u32 pid;	   /* the dialling task's thread group, in the initial pid namespace */
+	__u32 uid;	   /* in the initial user namespace */
+	__u32 pooled;	   /* while it is in pending: 1 when it is beyond the workload's own share */
 	__u64 workload_id; /* the enrolled cgroup */
 	__u64 generation;
 	__u64 cgroup_id; /* the task's own cgroup: the enrolled one or a descendant */
@@ -32,6 +26,21 @@ struct origin {
 	char comm[16];
 };
 _Static_assert(sizeof(struct origin) == 80, "struct origin is read by the proxy");
+
+/* What connect4 and connect6 last did with a socket. */
+enum dial_state {
+	DIAL_NONE = 0,	     /* nothing that counts any more */
+	DIAL_REDIRECTED = 1, /* redirected; its SYN is still to come */
+	DIAL_SENT = 2,	     /* its SYN was sent */
+	DIAL_DENIED = 3,     /* denied, and told of */
+};
+
+struct dial {
+	struct origin origin;
+	__u32 state; /* enum dial_state */
+	__u32 pad;
+};
+_Static_assert(sizeof(struct dial) == 88, "struct dial has no hole");
 
 /* An enrolled cgroup. */
 struct workload {
@@ -45,12 +54,14 @@ _Static_assert(sizeof(struct workload) == 24, "struct workload is written by Go"
 
 /* What a workload takes of what all share. Apart from struct workload, which Go overwrites. */
 struct usage {
-	__u32 pending;	  /* entries in pending */
-	__u32 events;	  /* events since window began */
+	__u32 own;    /* entries in pending out of the workload's own share */
+	__u32 pooled; /* entries beyond that; of workload 0: those of all workloads */
+	__u32 events; /* events since window began */
+	__u32 pad;
 	__u64 window;	  /* when it began: nanoseconds since boot, CLOCK_MONOTONIC */
 	__u64 suppressed; /* events that were not sent, since enrolment */
 };
-_Static_assert(sizeof(struct usage) == 24, "struct usage is written by Go");
+_Static_assert(sizeof(struct usage) == 32, "struct usage is written by Go");
 
 /* The port of a listener, alive or dead. */
 struct listener_port {
@@ -102,16 +113,21 @@ struct flow {
 };
 _Static_assert(sizeof(struct flow) == 48, "struct flow has no hole");
 
+/* The ports of all targets, a bit for each. */
+struct port_set {
+	__u64 words[1024];
+};
+
 /* Why a connection was captured or denied: indices of counters. */
 enum reason {
 	REASON_CAPTURED = 0,
-	REASON_DENIED_OUTSIDE = 1,     /* the socket is a workload's, the caller is none of its tasks */
+	REASON_DENIED_OUTSIDE = 1,     /* the socket is a workload's, the caller is none of its own tasks */
 	REASON_DENIED_NETNS = 2,       /* the socket lives in another network namespace than the listeners */
 	REASON_DENIED_NO_LISTENER = 3, /* no listener of that address family */
 	REASON_DENIED_PROTOCOL = 4,    /* a stream socket that does not speak TCP */
 	REASON_DENIED_STORAGE = 5,     /* the origin could not be stored before the dial */
 	REASON_LOST_PENDING = 6,       /* the origin could not be kept during the handshake: the proxy refuses */
-	REASON_LOST_ACCEPTED = 7,      /* the origin could not be stored in the accepted socket: the proxy refuses */
+	REASON_LOST_ACCEPTED = 7,      /* the listener is another workload's than the origin: the proxy refuses */
 	REASON_DENIED_SOCKET = 8,      /* a kind of socket that could go round capture: raw, SCTP … */
 	REASON_DENIED_PASSED = 9,      /* a target, through a socket that was made outside the workload */
 	REASON_DENIED_UDP = 10,	       /* UDP to a target's address and port */
@@ -126,6 +142,8 @@ enum reason {
 	REASON_CANARY = 19,	       /* the canary was redirected */
 	REASON_MAX = 20,
 };
+
+#define MAX_WORKLOADS 16384
 
 /* Protected destinations. Go writes; the programs that judge destinations read. An entry lives as long as a document
  * names it. */
@@ -147,12 +165,22 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } targets6 SEC(".maps");
 
+/* The ports of targets: most destinations are none, and this tells at less cost than a trie. Go writes, a new port
+ * before the target and an old one after it; the programs that judge destinations read. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct port_set);
+	__uint(max_entries, 1);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} target_ports SEC(".maps");
+
 /* Enrolled cgroups by id. Go writes; all programs read. An entry lives from enrolment to withdrawal. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, __u64);
 	__type(value, struct workload);
-	__uint(max_entries, 16384);
+	__uint(max_entries, MAX_WORKLOADS);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } workloads SEC(".maps");
 
@@ -162,7 +190,7 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, __u64);
 	__type(value, struct usage);
-	__uint(max_entries, 16385);
+	__uint(max_entries, MAX_WORKLOADS + 1);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } usages SEC(".maps");
 
@@ -188,63 +216,49 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } devices SEC(".maps");
 
-/* Workload ids, in the sockets of listeners. Go writes; connect4, connect6 and the guards after them read. An entry
- * dies with its socket. */
+/* The workload whose cgroup a program runs for, by the cgroup's id. The kernel makes an entry when connect4 or connect6
+ * is attached to a cgroup, Go writes it then, connect4 and connect6 read. It dies with its cgroup. */
 struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__type(key, int);
+	__uint(type, BPF_MAP_TYPE_CGROUP_STORAGE);
+	__type(key, __u64);
 	__type(value, __u64);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} listeners SEC(".maps");
+} attached SEC(".maps");
 
-/* Sockets whose connect() was denied. connect4 and connect6 write; the guard that runs after them in the same connect()
- * deletes, and does not tell of it again. */
+/* What was done with the sockets that dialled a target. connect4 and connect6 write, sock_ops notes that the SYN was
+ * sent, the guards and getpeername4 and getpeername6 read. An entry's life is the socket's: to delete it sooner costs
+ * more than to keep it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__type(key, int);
-	__type(value, __u32);
+	__type(value, struct dial);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} denied SEC(".maps");
-
-/* Origins of sockets that are being connected. connect4 and connect6 write; sock_ops moves the entry on. It dies with
- * that move, with the socket's next connect(), or with the socket. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__type(key, int);
-	__type(value, struct origin);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} dialling SEC(".maps");
-
-/* Where a captured socket is connected to, as its workload meant it. connect4 and connect6 write, getpeername4 and
- * getpeername6 read, an entry's life is the socket's. */
-struct {
-	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__type(key, int);
-	__type(value, struct peer);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__uint(pinning, LIBBPF_PIN_BY_NAME);
-} peers SEC(".maps");
+} dials SEC(".maps");
 
 /* Origins of connections in their handshake. sock_ops writes at the client's SYN, and takes the entry out when the
- * listener's side is established or the client's socket closes. */
+ * listener's side is established or the client's socket closes. There is room for PENDING_SHARE entries of every
+ * workload, and for PENDING_POOL more of those that need them. */
+#define PENDING_SHARE 4
+#define PENDING_POOL 32768
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, struct flow);
 	__type(value, struct origin);
-	__uint(max_entries, 65536);
+	__uint(max_entries, MAX_WORKLOADS *PENDING_SHARE + PENDING_POOL);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } pending SEC(".maps");
 
-/* Origins of accepted sockets. sock_ops writes before accept() can return the socket; get_origin reads. An entry dies
- * with its socket. */
+/* Origins of accepted sockets. Go writes the workload's id, and nothing else, into the socket of a listener. The kernel
+ * copies that to each socket that the listener accepts, and sock_ops writes the rest before accept() can return it;
+ * get_origin reads, and knows by the port whether it was written. connect4, connect6 and the guards after them know by
+ * it whose a listener is. An entry dies with its socket. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__type(key, int);
 	__type(value, struct origin);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } origins SEC(".maps");
 

@@ -16,16 +16,15 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	PacketMapAttached      = "attached"
 	PacketMapCounters      = "counters"
-	PacketMapDenied        = "denied"
 	PacketMapDevices       = "devices"
-	PacketMapDialling      = "dialling"
+	PacketMapDials         = "dials"
 	PacketMapEvents        = "events"
 	PacketMapListenerPorts = "listener_ports"
-	PacketMapListeners     = "listeners"
 	PacketMapOrigins       = "origins"
-	PacketMapPeers         = "peers"
 	PacketMapPending       = "pending"
+	PacketMapTargetPorts   = "target_ports"
 	PacketMapTargets4      = "targets4"
 	PacketMapTargets6      = "targets6"
 	PacketMapUsages        = "usages"
@@ -83,16 +82,15 @@ type PacketProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type PacketMapSpecs struct {
+	Attached      *ebpf.MapSpec `ebpf:"attached"`
 	Counters      *ebpf.MapSpec `ebpf:"counters"`
-	Denied        *ebpf.MapSpec `ebpf:"denied"`
 	Devices       *ebpf.MapSpec `ebpf:"devices"`
-	Dialling      *ebpf.MapSpec `ebpf:"dialling"`
+	Dials         *ebpf.MapSpec `ebpf:"dials"`
 	Events        *ebpf.MapSpec `ebpf:"events"`
 	ListenerPorts *ebpf.MapSpec `ebpf:"listener_ports"`
-	Listeners     *ebpf.MapSpec `ebpf:"listeners"`
 	Origins       *ebpf.MapSpec `ebpf:"origins"`
-	Peers         *ebpf.MapSpec `ebpf:"peers"`
 	Pending       *ebpf.MapSpec `ebpf:"pending"`
+	TargetPorts   *ebpf.MapSpec `ebpf:"target_ports"`
 	Targets4      *ebpf.MapSpec `ebpf:"targets4"`
 	Targets6      *ebpf.MapSpec `ebpf:"targets6"`
 	Usages        *ebpf.MapSpec `ebpf:"usages"`
@@ -126,16 +124,15 @@ func (o *PacketObjects) Close() error {
 //
 // It can be passed to LoadPacketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type PacketMaps struct {
+	Attached      *ebpf.Map `ebpf:"attached"`
 	Counters      *ebpf.Map `ebpf:"counters"`
-	Denied        *ebpf.Map `ebpf:"denied"`
 	Devices       *ebpf.Map `ebpf:"devices"`
-	Dialling      *ebpf.Map `ebpf:"dialling"`
+	Dials         *ebpf.Map `ebpf:"dials"`
 	Events        *ebpf.Map `ebpf:"events"`
 	ListenerPorts *ebpf.Map `ebpf:"listener_ports"`
-	Listeners     *ebpf.Map `ebpf:"listeners"`
 	Origins       *ebpf.Map `ebpf:"origins"`
-	Peers         *ebpf.Map `ebpf:"peers"`
 	Pending       *ebpf.Map `ebpf:"pending"`
+	TargetPorts   *ebpf.Map `ebpf:"target_ports"`
 	Targets4      *ebpf.Map `ebpf:"targets4"`
 	Targets6      *ebpf.Map `ebpf:"targets6"`
 	Usages        *ebpf.Map `ebpf:"usages"`
@@ -144,16 +141,15 @@ type PacketMaps struct {
 
 func (m *PacketMaps) Close() error {
 	return _PacketClose(
+		m.Attached,
 		m.Counters,
-		m.Denied,
 		m.Devices,
-		m.Dialling,
+		m.Dials,
 		m.Events,
 		m.ListenerPorts,
-		m.Listeners,
 		m.Origins,
-		m.Peers,
 		m.Pending,
+		m.TargetPorts,
 		m.Targets4,
 		m.Targets6,
 		m.Usages,

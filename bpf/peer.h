@@ -9,21 +9,23 @@
 #include <bpf/bpf_endian.h>
 #include "maps.h"
 
-static __always_inline struct peer *peer_of(struct bpf_sock_addr *ctx)
+/* The origin of a captured socket; NULL when it is none. */
+static __always_inline struct origin *dialled_by(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
+	struct dial *d = sk ? bpf_sk_storage_get(&dials, sk, NULL, 0) : NULL;
 
-	return sk ? bpf_sk_storage_get(&peers, sk, NULL, 0) : NULL;
+	return d && (d->state == DIAL_REDIRECTED || d->state == DIAL_SENT) ? &d->origin : NULL;
 }
 
 SEC("cgroup/getpeername4")
 int getpeername4(struct bpf_sock_addr *ctx)
 {
-	struct peer *p = peer_of(ctx);
+	struct origin *o = dialled_by(ctx);
 
-	if (p) {
-		ctx->user_ip4 = p->addr[3];
-		ctx->user_port = bpf_htons(p->port);
+	if (o) {
+		ctx->user_ip4 = o->addr[3];
+		ctx->user_port = bpf_htons(o->port);
 	}
 	return 1;
 }
@@ -31,14 +33,14 @@ int getpeername4(struct bpf_sock_addr *ctx)
 SEC("cgroup/getpeername6")
 int getpeername6(struct bpf_sock_addr *ctx)
 {
-	struct peer *p = peer_of(ctx);
+	struct origin *o = dialled_by(ctx);
 
-	if (p) {
-		ctx->user_ip6[0] = p->addr[0];
-		ctx->user_ip6[1] = p->addr[1];
-		ctx->user_ip6[2] = p->addr[2];
-		ctx->user_ip6[3] = p->addr[3];
-		ctx->user_port = bpf_htons(p->port);
+	if (o) {
+		ctx->user_ip6[0] = o->addr[0];
+		ctx->user_ip6[1] = o->addr[1];
+		ctx->user_ip6[2] = o->addr[2];
+		ctx->user_ip6[3] = o->addr[3];
+		ctx->user_port = bpf_htons(o->port);
 	}
 	return 1;
 }

@@ -49,39 +49,75 @@ static __always_inline bool flow_of(struct bpf_sock_ops *ctx, bool client, struc
 	return true;
 }
 
-/* Takes a flow's entry out of pending; exactly one caller does, and gives back what the workload used. */
-static __always_inline void settle(const struct flow *f, __u64 workload_id)
+/* Takes a flow's entry out of pending; exactly one caller does, and gives back the room that it took. */
+static __always_inline void settle(const struct flow *f, struct origin *o)
 {
+	__u64 workload_id = o->workload_id, nobody = 0;
+	bool pooled = o->pooled;
 	struct usage *u;
 
 	if (bpf_map_delete_elem(&pending, f))
 		return;
 	u = bpf_map_lookup_elem(&usages, &workload_id);
 	/* 0: the workload was withdrawn meanwhile, and enrolled again. */
-	if (u && u->pending)
-		__sync_fetch_and_add(&u->pending, -1);
+	if (u && !pooled && u->own)
+		__sync_fetch_and_add(&u->own, -1);
+	if (u && pooled && u->pooled)
+		__sync_fetch_and_add(&u->pooled, -1);
+	u = pooled ? bpf_map_lookup_elem(&usages, &nobody) : NULL;
+	if (u)
+		__sync_fetch_and_add(&u->pooled, -1);
 }
 
-/* Puts an origin into pending. */
-static __always_inline bool keep(struct bpf_sock_ops *ctx, struct flow *f, struct origin *o)
+/* Takes one of what is limited. Of several that take the last ones at once all may fail, but never too many succeed. */
+static __always_inline bool take(__u32 *used, __u32 limit)
 {
-	struct usage *u = bpf_map_lookup_elem(&usages, &o->workload_id);
+	__sync_fetch_and_add(used, 1);
+	if (*(volatile __u32 *)used <= limit)
+		return true;
+	__sync_fetch_and_add(used, -1);
+	return false;
+}
+
+/* Writes an entry of pending. One of the same flow is a dead connection's. */
+static __always_inline bool insert(const struct flow *f, struct origin *o)
+{
 	struct origin *dead;
+
+	if (!bpf_map_update_elem(&pending, f, o, BPF_NOEXIST))
+		return true;
+	dead = bpf_map_lookup_elem(&pending, f);
+	if (!dead)
+		return false;
+	settle(f, dead);
+	return !bpf_map_update_elem(&pending, f, o, BPF_NOEXIST);
+}
+
+/* Puts an origin into pending, which takes room of the workload's own share, or of what all share. */
+static __always_inline bool keep(const struct flow *f, struct origin *o)
+{
+	struct usage *u = bpf_map_lookup_elem(&usages, &o->workload_id), *all;
+	__u64 nobody = 0;
 
 	if (!u)
 		return false;
-	/* Without the call at its close an entry could outlive its connection. */
-	if (bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG))
+	if (take(&u->own, PENDING_SHARE)) {
+		o->pooled = 0;
+		if (insert(f, o))
+			return true;
+		__sync_fetch_and_add(&u->own, -1);
 		return false;
-	/* An entry of the same flow is a dead one's. */
-	dead = bpf_map_lookup_elem(&pending, f);
-	if (dead)
-		settle(f, dead->workload_id);
-	/* connect4 and connect6 looked already, but not for all processors at once. */
-	__sync_fetch_and_add(&u->pending, 1);
-	if (u->pending <= pending_quota && !bpf_map_update_elem(&pending, f, o, BPF_NOEXIST))
-		return true;
-	__sync_fetch_and_add(&u->pending, -1);
+	}
+	all = bpf_map_lookup_elem(&usages, &nobody);
+	if (!all || !take(&u->pooled, pending_quota))
+		return false;
+	if (take(&all->pooled, pending_pool)) {
+		o->pooled = 1;
+		if (insert(f, o))
+			return true;
+		__sync_fetch_and_add(&all->pooled, -1);
+	}
+	__sync_fetch_and_add(&u->pooled, -1);
 	return false;
 }
 
@@ -89,36 +125,46 @@ static __always_inline bool keep(struct bpf_sock_ops *ctx, struct flow *f, struc
 static __always_inline void dialled(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
-	struct origin *o;
+	struct dial *d;
 	struct flow f;
 
 	if (!sk)
 		return;
-	o = bpf_sk_storage_get(&dialling, sk, NULL, 0);
+	d = bpf_sk_storage_get(&dials, sk, NULL, 0);
 	/* Not captured. */
-	if (!o)
+	if (!d || d->state != DIAL_REDIRECTED)
 		return;
-	if (!flow_of(ctx, true, &f) || !keep(ctx, &f, o))
-		count(REASON_LOST_PENDING);
-	bpf_sk_storage_delete(&dialling, sk);
+	d->state = DIAL_SENT;
+	/* Without the call at its close an entry could outlive its connection. */
+	if (flow_of(ctx, true, &f) &&
+	    !bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG) &&
+	    keep(&f, &d->origin))
+		return;
+	count(REASON_LOST_PENDING);
 }
 
 /* A listener's side is established; accept() can not return the socket before this is done. */
 static __always_inline void accepted(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
-	struct origin *o;
+	struct origin *o, *from;
 	struct flow f;
 
-	if (!sk || !flow_of(ctx, false, &f))
+	if (!sk)
 		return;
-	o = bpf_map_lookup_elem(&pending, &f);
-	/* Not captured, or dialled directly. */
-	if (!o)
+	o = bpf_sk_storage_get(&origins, sk, NULL, 0);
+	/* No listener of ours. */
+	if (!o || !flow_of(ctx, false, &f))
 		return;
-	if (!bpf_sk_storage_get(&origins, sk, o, BPF_SK_STORAGE_GET_F_CREATE))
+	from = bpf_map_lookup_elem(&pending, &f);
+	/* Dialled directly. */
+	if (!from)
+		return;
+	if (from->workload_id == o->workload_id)
+		*o = *from;
+	else
 		count(REASON_LOST_ACCEPTED);
-	settle(&f, o->workload_id);
+	settle(&f, from);
 }
 
 /* A captured client's socket closes: refused, timed out, or after its connection's life. */
@@ -131,7 +177,7 @@ static __always_inline void closed(struct bpf_sock_ops *ctx)
 		return;
 	o = bpf_map_lookup_elem(&pending, &f);
 	if (o)
-		settle(&f, o->workload_id);
+		settle(&f, o);
 }
 
 SEC("sockops")

@@ -17,18 +17,27 @@
 #define LOOPBACK4 bpf_htonl(0x7f000001)
 #define MAPPED bpf_htonl(0xffff) /* the third word of a v4-mapped address */
 
+/* False when no target has the port. */
+static __always_inline bool is_target_port(__u32 port)
+{
+	__u32 only = 0;
+	struct port_set *set = bpf_map_lookup_elem(&target_ports, &only);
+
+	return !set || set->words[(port >> 6) & 1023] >> (port & 63) & 1;
+}
+
 static __always_inline bool is_target4(__be32 addr, __u32 port)
 {
 	struct target4 key = {.prefixlen = 64, .port = port, .addr = addr};
 
-	return bpf_map_lookup_elem(&targets4, &key) != NULL;
+	return is_target_port(port) && bpf_map_lookup_elem(&targets4, &key) != NULL;
 }
 
 static __always_inline bool is_target6(const __be32 addr[4], __u32 port)
 {
 	struct target6 key = {.prefixlen = 160, .port = port, .addr = {addr[0], addr[1], addr[2], addr[3]}};
 
-	return bpf_map_lookup_elem(&targets6, &key) != NULL;
+	return is_target_port(port) && bpf_map_lookup_elem(&targets6, &key) != NULL;
 }
 
 static __always_inline bool is_mapped(const __be32 addr[4])

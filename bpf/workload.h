@@ -32,4 +32,28 @@ static __always_inline struct workload *current_workload(__u64 *id)
 	return found;
 }
 
+/*
+ * The workload that a program of its cgroup runs for, if the current task is its task. NULL when there is none: the
+ * socket was made in the workload, and the task is another workload's, one inside it, or nobody's.
+ */
+static __always_inline struct workload *own_workload(__u64 *id)
+{
+	__u64 own = *(__u64 *)bpf_get_local_storage(&attached, 0);
+	bool within = false;
+
+	for (int level = 0; level <= MAX_DEPTH; level++) {
+		__u64 ancestor = bpf_get_current_ancestor_cgroup_id(level);
+
+		/* Deeper than the task's own cgroup. */
+		if (!ancestor)
+			break;
+		if (within && bpf_map_lookup_elem(&workloads, &ancestor))
+			return NULL;
+		if (ancestor == own)
+			within = true;
+	}
+	*id = own;
+	return within ? bpf_map_lookup_elem(&workloads, &own) : NULL;
+}
+
 #endif

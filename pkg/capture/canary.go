@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/sallyport-dev/sallyport/bpf"
 	"github.com/sallyport-dev/sallyport/pkg/handoff"
 	"github.com/sallyport-dev/sallyport/pkg/workload/cgroup"
 )
@@ -38,12 +39,21 @@ func (c *Capture) canaryName() string {
 	return path.Join(canaryParent, path.Base(c.pins.dir))
 }
 
+// canaryTargets are the keys of the canary's addresses.
+func canaryTargets() (map[bpf.CaptureTarget4]bool, map[bpf.CaptureTarget6]bool) {
+	return map[bpf.CaptureTarget4]bool{key4(netip.PrefixFrom(canary4.Addr(), 32), canary4.Port()): true},
+		map[bpf.CaptureTarget6]bool{key6(netip.PrefixFrom(canary6.Addr(), 128), canary6.Port()): true}
+}
+
 // protectCanary makes the canary's addresses targets; SetTargets keeps them.
 func (c *Capture) protectCanary() error {
-	return errors.Join(
-		c.objects.Targets4.Put(key4(netip.PrefixFrom(canary4.Addr(), 32), canary4.Port()), uint32(1)),
-		c.objects.Targets6.Put(key6(netip.PrefixFrom(canary6.Addr(), 128), canary6.Port()), uint32(1)),
-	)
+	want4, want6 := canaryTargets()
+	if err := c.protectPorts(portsOf(want4, want6), true); err != nil {
+		return err
+	}
+	_, _, err4 := add(c.objects.Targets4, want4)
+	_, _, err6 := add(c.objects.Targets6, want6)
+	return errors.Join(err4, err6)
 }
 
 // enrollCanary makes the canary's cgroup, and captures it as any other.

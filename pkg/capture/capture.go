@@ -35,8 +35,8 @@ type Options struct {
 	// pins say are adopted. The files stay the caller's.
 	Offers map[uint64]handoff.Offer
 
-	// Tests fill the map of unfinished handshakes, and reach a workload's share of it.
-	pendingEntries, pendingQuota uint32
+	// Tests fill the map of unfinished handshakes, and reach what one workload and all may have in it.
+	pendingEntries, pendingQuota, pendingPool uint32
 }
 
 // A Capture is one instance's programs, maps, links and listeners. It is safe for concurrent use.
@@ -131,8 +131,13 @@ func (c *Capture) load(o Options) error {
 	if o.pendingEntries != 0 {
 		spec.Maps[bpf.CaptureMapPending].MaxEntries = o.pendingEntries
 	}
-	if o.pendingQuota != 0 {
-		if err := spec.Variables[bpf.CaptureVarPendingQuota].Set(o.pendingQuota); err != nil {
+	for name, value := range map[string]uint32{
+		bpf.CaptureVarPendingQuota: o.pendingQuota, bpf.CaptureVarPendingPool: o.pendingPool,
+	} {
+		if value == 0 {
+			continue
+		}
+		if err := spec.Variables[name].Set(value); err != nil {
 			return fmt.Errorf("load programs: %w", err)
 		}
 	}

@@ -212,21 +212,45 @@ func TestOtherNetworkNamespaceIsDenied(t *testing.T) {
 func TestSocketCarriedOutOfItsWorkloadIsDenied(t *testing.T) {
 	n := newNode(t)
 	name, dir := n.cgroup("shop")
+	inner, innerDir := n.cgroup("shop/worker")
+	sibling, siblingDir := n.cgroup("sibling")
 	_, other := n.cgroup("other")
 	c := n.open()
 	targets(t, c, db4)
-	n.enroll(c, name)
-	client := start(t, dir, "moved", nil, db4)
+	for _, workload := range []string{name, inner, sibling} {
+		for _, listener := range n.enroll(c, workload).Listeners {
+			go drain(listener)
+		}
+	}
+	for i, test := range []struct{ name, from, to string }{
+		{"to where nobody is enrolled", dir, other},
+		{"to another workload", dir, siblingDir},
+		{"to a workload inside it", dir, innerDir},
+		{"out of a workload inside one", innerDir, dir},
+	} {
+		client := start(t, test.from, "moved", nil, db4)
+		client.line(t)
+		if err := os.WriteFile(test.to+"/cgroup.procs", []byte(strconv.Itoa(client.Process.Pid)), 0); err != nil {
+			t.Fatal(err)
+		}
+		client.in.Write([]byte("\n"))
+		if got := client.line(t); got != "EPERM" {
+			t.Errorf("%s: %s: want EPERM", test.name, got)
+		}
+		if got := counter(t, c, "denied_outside"); got != uint64(i+1) {
+			t.Errorf("%s: denied_outside is %d: want %d", test.name, got, i+1)
+		}
+	}
+	// Deeper in the same workload is no other.
+	_, below := n.cgroup("sibling/below")
+	client := start(t, siblingDir, "moved", nil, db4)
 	client.line(t)
-	if err := os.WriteFile(other+"/cgroup.procs", []byte(strconv.Itoa(client.Process.Pid)), 0); err != nil {
+	if err := os.WriteFile(below+"/cgroup.procs", []byte(strconv.Itoa(client.Process.Pid)), 0); err != nil {
 		t.Fatal(err)
 	}
 	client.in.Write([]byte("\n"))
-	if got := client.line(t); got != "EPERM" {
-		t.Errorf("%s: want EPERM", got)
-	}
-	if got := counter(t, c, "denied_outside"); got != 1 {
-		t.Errorf("denied_outside is %d: want 1", got)
+	if got := client.line(t); got != "connected" {
+		t.Errorf("moved within its workload: %s", got)
 	}
 }
 

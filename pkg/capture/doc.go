@@ -1,7 +1,7 @@
 // Package capture is the kernel's side of the agent: it loads the BPF programs, enrols workloads, opens their listeners,
 // and says whether capture is effective. Capture is its one type; Open is its one door.
 //
-// Everything that makes capture work is pinned in bpffs, below sallyport/v2/INSTANCE: when the process stops or dies, the
+// Everything that makes capture work is pinned in bpffs, below sallyport/v3/INSTANCE: when the process stops or dies, the
 // workloads stay captured and are refused; the next Open adopts what is pinned. Release alone ends capture.
 //
 // Programs at the workloads' cgroups redirect; guards at the root, at the workloads' cgroups and on their devices deny what can not

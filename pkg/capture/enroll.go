@@ -145,6 +145,10 @@ func (c *Capture) activate(w *workload, reset bool) error {
 			return err
 		}
 	}
+	// The programs deny until then.
+	if err := c.objects.Attached.Put(w.facts.ID, w.facts.ID); err != nil {
+		return fmt.Errorf("tell the programs of cgroup %d whose they are: %w", w.facts.ID, err)
+	}
 	// Before guard_egress, so that the servers hear of it.
 	if reset {
 		if err := c.reset(w); err != nil {

@@ -18,50 +18,6 @@ import (
 	"github.com/sallyport-dev/sallyport/pkg/handoff"
 )
 
-func TestWorkloadThatFillsPendingIsDeniedAndOthersAreNot(t *testing.T) {
-	n := newNode(t)
-	n.options.pendingQuota = 8
-	greedy, greedyDir := n.cgroup("greedy")
-	modest, modestDir := n.cgroup("modest")
-	c := n.open()
-	targets(t, c, db4)
-	g, m := n.enroll(c, greedy), n.enroll(c, modest)
-	go drain(m.Listeners[0])
-	// Handshakes end no more once the backlog is full.
-	raw, err := g.Listeners[0].SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), 0) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := start(t, greedyDir, "fill", nil, db4)
-	if got := client.line(t); got != "EPERM" {
-		t.Fatalf("the greedy one: %s: want EPERM", got)
-	}
-	if got := pendingEntries(t, c); got != int(n.options.pendingQuota) {
-		t.Errorf("%d connections are in their handshake: want %d", got, n.options.pendingQuota)
-	}
-	if got := dial(t, modestDir, "connect", db4); got != "connected" {
-		t.Errorf("the modest one: %s", got)
-	}
-	if got := counter(t, c, "denied_quota"); got != 1 {
-		t.Errorf("denied_quota is %d: want 1", got)
-	}
-	client.in.Close()
-	client.Wait()
-	wait(t, "the connections to be forgotten", func() bool { return pendingEntries(t, c) == 0 })
-	usage, err := c.usage(g.ID)
-	if err != nil || usage != 0 {
-		t.Errorf("the greedy one still uses %d, %v", usage, err)
-	}
-	go drain(g.Listeners[0])
-	if got := dial(t, greedyDir, "connect", db4); got != "connected" {
-		t.Errorf("afterwards: %s", got)
-	}
-}
-
 func TestStrangerOnADeadListenersPortServesAllButTheWorkload(t *testing.T) {
 	n := newNode(t)
 	name, dir := n.cgroup("shop")

@@ -233,5 +233,5 @@ func newHolder(t testing.TB, address string) string {
 func (c *Capture) usage(id uint64) (uint32, error) {
 	var u bpf.CaptureUsage
 	err := c.objects.Usages.Lookup(id, &u)
-	return u.Pending, err
+	return u.Own + u.Pooled, err
 }

@@ -19,12 +19,14 @@ func TestSharedStructsHaveNoHiddenPadding(t *testing.T) {
 		want   int
 	}{
 		{"origin", bpf.CaptureOrigin{}, unsafe.Sizeof(bpf.CaptureOrigin{}), 80},
+		{"dial", bpf.CaptureDial{}, unsafe.Sizeof(bpf.CaptureDial{}), 88},
 		{"workload", bpf.CaptureWorkload{}, unsafe.Sizeof(bpf.CaptureWorkload{}), 24},
 		{"target4", bpf.CaptureTarget4{}, unsafe.Sizeof(bpf.CaptureTarget4{}), 12},
 		{"target6", bpf.CaptureTarget6{}, unsafe.Sizeof(bpf.CaptureTarget6{}), 24},
-		{"usage", bpf.CaptureUsage{}, unsafe.Sizeof(bpf.CaptureUsage{}), 24},
+		{"usage", bpf.CaptureUsage{}, unsafe.Sizeof(bpf.CaptureUsage{}), 32},
 		{"listener_port", bpf.CaptureListenerPort{}, unsafe.Sizeof(bpf.CaptureListenerPort{}), 16},
 		{"event", bpf.CaptureEvent{}, unsafe.Sizeof(bpf.CaptureEvent{}), 88},
+		{"port_set", bpf.CapturePortSet{}, unsafe.Sizeof(bpf.CapturePortSet{}), 8192},
 		{"flow", bpf.CaptureFlow{}, unsafe.Sizeof(bpf.CaptureFlow{}), 48},
 	} {
 		if int(test.memory) != test.want || binary.Size(test.value) != test.want {
@@ -36,7 +38,7 @@ func TestSharedStructsHaveNoHiddenPadding(t *testing.T) {
 func TestProxyReadsTheOriginThatTheProgramsWrite(t *testing.T) {
 	address := netip.MustParseAddr("::ffff:192.0.2.10").As16()
 	kernel := bpf.CaptureOrigin{
-		Port: 5432, Pid: 1, Uid: 2, Pad: 3, WorkloadId: 4, Generation: 5, CgroupId: 6, NetnsCookie: 7,
+		Port: 5432, Pid: 1, Uid: 2, Pooled: 3, WorkloadId: 4, Generation: 5, CgroupId: 6, NetnsCookie: 7,
 		Comm: [16]int8{'p', 's', 'q', 'l'},
 	}
 	for i := range kernel.Addr {

@@ -63,7 +63,7 @@ func (c *Capture) own(l listeners, id uint64) error {
 			return err
 		}
 		var marked error
-		if err := raw.Control(func(fd uintptr) { marked = c.objects.Listeners.Put(int32(fd), id) }); err != nil {
+		if err := raw.Control(func(fd uintptr) { marked = c.objects.Origins.Put(int32(fd), bpf.CaptureOrigin{WorkloadId: id}) }); err != nil {
 			return err
 		}
 		if marked != nil {

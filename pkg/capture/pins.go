@@ -17,7 +17,7 @@ import (
 )
 
 // abi names the version of the pinned maps' layout; it is part of every pin's path.
-const abi = "v2"
+const abi = "v3"
 
 // defaultBPFFS is where bpffs is mounted when it is mounted nowhere.
 const defaultBPFFS = "/sys/fs/bpf"

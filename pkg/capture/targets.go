@@ -18,8 +18,7 @@ const portBits = 32
 // SetTargets makes the endpoints the ones that are captured. New ones are added before old ones are removed, so that nothing
 // that is in both is ever open; on an error all old ones still stand. Connections that workloads have to new ones are ended.
 func (c *Capture) SetTargets(endpoints []handoff.Endpoint) error {
-	want4 := map[bpf.CaptureTarget4]bool{key4(netip.PrefixFrom(canary4.Addr(), 32), canary4.Port()): true}
-	want6 := map[bpf.CaptureTarget6]bool{key6(netip.PrefixFrom(canary6.Addr(), 128), canary6.Port()): true}
+	want4, want6 := canaryTargets()
 	for _, endpoint := range endpoints {
 		prefix, err := canonical(endpoint.Prefix)
 		if err != nil {
@@ -33,6 +32,10 @@ func (c *Capture) SetTargets(endpoints []handoff.Endpoint) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	ports := portsOf(want4, want6)
+	if err := c.protectPorts(ports, true); err != nil {
+		return err
+	}
 	stale4, added4, err := add(c.objects.Targets4, want4)
 	if err != nil {
 		return err
@@ -48,7 +51,39 @@ func (c *Capture) SetTargets(endpoints []handoff.Endpoint) error {
 			}
 		}
 	}
-	return errors.Join(remove(c.objects.Targets4, stale4), remove(c.objects.Targets6, stale6))
+	if err := errors.Join(remove(c.objects.Targets4, stale4), remove(c.objects.Targets6, stale6)); err != nil {
+		return err
+	}
+	return c.protectPorts(ports, false)
+}
+
+// portsOf are the ports of targets.
+func portsOf(want4 map[bpf.CaptureTarget4]bool, want6 map[bpf.CaptureTarget6]bool) bpf.CapturePortSet {
+	var set bpf.CapturePortSet
+	for key := range want4 {
+		set.Words[key.Port/64] |= 1 << (key.Port % 64)
+	}
+	for key := range want6 {
+		set.Words[key.Port/64] |= 1 << (key.Port % 64)
+	}
+	return set
+}
+
+// protectPorts writes the ports of targets: with more, beside those that are there.
+func (c *Capture) protectPorts(set bpf.CapturePortSet, more bool) error {
+	var there bpf.CapturePortSet
+	if err := c.objects.TargetPorts.Lookup(uint32(0), &there); err != nil {
+		return fmt.Errorf("read the ports of targets: %w", err)
+	}
+	if more {
+		for i, word := range there.Words {
+			set.Words[i] |= word
+		}
+	}
+	if err := c.objects.TargetPorts.Put(uint32(0), set); err != nil {
+		return fmt.Errorf("write the ports of targets: %w", err)
+	}
+	return nil
 }
 
 // canonical is the prefix with a v4-mapped range as IPv4, and no bits beyond its length.

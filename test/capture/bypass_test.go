@@ -11,7 +11,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -296,6 +295,7 @@ func TestSocketsMadeBeforeEnrolmentAreCaptured(t *testing.T) {
 
 func TestPassedSocketsDoNotReachATarget(t *testing.T) {
 	c := newCaptured(t)
+	sibling := c.sibling()
 	for _, test := range []struct {
 		name        string
 		make        string
@@ -309,6 +309,10 @@ func TestPassedSocketsDoNotReachATarget(t *testing.T) {
 		{"made on the host, dialled in the workload", "make", c.outside, c.workload, "EPERM", "denied_netns", c.db4},
 		{"a datagram socket made beside the workload", "make-udp", c.beside, c.workload, "EPERM", "denied_udp", c.db4},
 		{"made in the workload, dialled on the host", "make", c.workload, c.outside, "EPERM", "denied_outside", c.db4},
+		{"made in the workload, dialled in another of its namespace", "make", c.workload, sibling.workload, "EPERM", "denied_outside", c.db4},
+		{"made in another of its namespace, dialled in the workload", "make", sibling.workload, c.workload, "EPERM", "denied_outside", c.db6},
+		// Of the one that dialled it.
+		{"connected in the workload, used in another of its namespace", "pass", c.workload, sibling.workload, "proxy", "captured", c.db4},
 		// It is the workload's own session, wherever it is read.
 		{"connected in the workload, used beside it", "pass", c.workload, c.beside, "proxy", "captured", c.db4},
 	} {
@@ -335,8 +339,21 @@ func TestPassedSocketsDoNotReachATarget(t *testing.T) {
 	}
 }
 
+// sibling is another captured workload in the same network namespace.
+func (c *captured) sibling() *pod {
+	other := *c.pod
+	other.cgroup = c.mkdir("/named/sibling")
+	other.pause()
+	c.node.wait("the sibling to be captured", func() bool {
+		status := c.status()
+		return status.Effective && len(status.Workloads) == 2 && status.Workloads[0].NetnsCookie == status.Workloads[1].NetnsCookie
+	})
+	return &other
+}
+
 func TestMovedTasksDoNotReachATarget(t *testing.T) {
 	c := newCaptured(t)
+	c.sibling()
 	c.mkdir("/named/shop/worker")
 	c.mkdir("/elsewhere")
 	for _, test := range []struct {
@@ -348,6 +365,7 @@ func TestMovedTasksDoNotReachATarget(t *testing.T) {
 		{"to a cgroup inside the workload", c.workload, "/named/shop/worker", "proxy"},
 		{"out of the workload, with a socket made in it", c.workload, "/elsewhere", "EPERM"},
 		{"into the workload, with a socket made outside", c.beside, "/named/shop", "EPERM"},
+		{"from one workload into another, with its socket", c.workload, "/named/sibling", "EPERM"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := c.hostile(test.start, nil, "held", c.db4)
@@ -363,39 +381,4 @@ func TestMovedTasksDoNotReachATarget(t *testing.T) {
 			c.none(t, c.pod)
 		})
 	}
-}
-
-func TestPortOfADeadListenerIsNoUseToASquatter(t *testing.T) {
-	n := newNode(t)
-	n.mkdir("/named")
-	c := &captured{node: n, pod: n.pod("/named/shop")}
-	c.pause()
-	c.db4, c.db6 = c.serve()
-	n.protect(n.base+"/named/*", c.db4, c.db6)
-	agent := n.start()
-	c.proxied = n.proxy()
-	c.await(t)
-	port := c.listener()
-	c.sniffer = c.sniff()
-	stop(agent, syscall.SIGKILL)
-	c.proxied.stop()
-	if got := c.probe(t, "connect", c.db4); got != "ECONNREFUSED" {
-		t.Errorf("with nobody there: %s", got)
-	}
-	if got := c.hostile(c.workload, nil, "bind", port).line(t); got != "EPERM" {
-		t.Errorf("bound by name: %s", got)
-	}
-	// The kernel may choose the port for somebody, and no program is asked. A connection that is redirected there is denied.
-	squatter := c.hostile(c.beside, nil, "listen", port)
-	switch got := squatter.line(t); got {
-	case "listening":
-		if got := c.probe(t, "connect", c.db4); got != "EPERM" {
-			t.Errorf("with a squatter: %s", got)
-		}
-	case "ENOPROTOOPT":
-		// Before Linux 6.3 one would have to be lucky.
-	default:
-		t.Errorf("the squatter says %s", got)
-	}
-	c.none(t, c.pod)
 }
