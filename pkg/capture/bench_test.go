@@ -263,10 +263,9 @@ func BenchmarkEnrolment(b *testing.B) {
 		// More files than this the machine does not allow. What is pinned stays, and that is what costs.
 		w := c.workloads[open[0]]
 		open = open[1:]
-		if err := errors.Join(w.listeners.close(), closeLinks(w.links)); err != nil {
+		if err := w.listeners.close(); err != nil {
 			b.Fatal(err)
 		}
-		w.links = nil
 	}
 	memory := uint64(0)
 	for _, m := range []*ebpf.Map{

@@ -43,6 +43,7 @@ type Options struct {
 type Capture struct {
 	hierarchy *cgroup.Hierarchy
 	pins      pins
+	earlier   []pins // of earlier layouts, which Open takes over
 	log       *zap.Logger
 	objects   bpf.CaptureObjects
 	programs  map[string]*ebpf.Program
@@ -73,7 +74,8 @@ type stranded struct{ name, reason string }
 
 // Open loads the programs, attaches what belongs to the root of the hierarchy, and adopts what an earlier process of the
 // instance left pinned: its targets stay in force, links are updated in place, workloads that live are enrolled anew, with
-// new listeners, and pins of those that are gone are removed. Only one process may hold an instance open.
+// new listeners, and pins of those that are gone are removed. What an earlier version left it replaces. Only one process may hold
+// an instance open.
 func Open(o Options) (*Capture, error) {
 	p, err := findPins(o.BPFFS, o.Instance, true)
 	if err != nil {
@@ -93,9 +95,14 @@ func Open(o Options) (*Capture, error) {
 	if err := errors.Join(p.checkVersions(), p.make()); err != nil {
 		return nil, err
 	}
+	earlier, err := p.earlier()
+	if err != nil {
+		return nil, err
+	}
 	c := &Capture{
 		hierarchy: o.Hierarchy,
 		pins:      p,
+		earlier:   earlier,
 		log:       o.Log,
 		namespace: namespace,
 		cookie:    cookie,
@@ -109,7 +116,9 @@ func Open(o Options) (*Capture, error) {
 	if err := c.load(o); err != nil {
 		return nil, err
 	}
-	for _, step := range []func() error{c.protectCanary, c.attachRoot, c.adoptWorkloads, c.enrollCanary, c.disownStale} {
+	for _, step := range []func() error{
+		c.protectCanary, c.takeTargets, c.attachRoot, c.adoptWorkloads, c.enrollCanary, c.disownStale, c.releaseEarlier,
+	} {
 		if err := step(); err != nil {
 			return nil, errors.Join(err, c.Close())
 		}
@@ -200,8 +209,18 @@ func (c *Capture) attachRoot() error {
 // adoptWorkloads enrols again what an earlier process enrolled.
 func (c *Capture) adoptWorkloads() error {
 	ids, err := c.pins.ids()
-	if err != nil || len(ids) == 0 {
+	if err != nil {
 		return err
+	}
+	for _, e := range c.earlier {
+		more, err := e.ids()
+		if err != nil {
+			return err
+		}
+		maps.Copy(ids, more)
+	}
+	if len(ids) == 0 {
+		return nil
 	}
 	names, err := c.hierarchy.Names(ids)
 	if err != nil {
@@ -306,7 +325,7 @@ func (c *Capture) Close() error {
 	defer c.mu.Unlock()
 	var errs []error
 	for _, w := range c.all() {
-		errs = append(errs, w.listeners.close(), closeLinks(w.links))
+		errs = append(errs, w.listeners.close())
 	}
 	clear(c.workloads)
 	c.canary = nil

@@ -9,7 +9,6 @@ import (
 	"path"
 	"slices"
 
-	"github.com/cilium/ebpf/link"
 	"go.uber.org/zap"
 
 	"github.com/sallyport-dev/sallyport/pkg/handoff"
@@ -32,7 +31,6 @@ type Enrolled struct {
 type workload struct {
 	facts     handoff.Workload // ID and Cgroup never change
 	listeners listeners
-	links     []link.Link
 	canary    bool
 	unguarded error // why guard_egress is not attached
 	// deviceReason is why guard_device does not cover it.
@@ -118,7 +116,7 @@ func (c *Capture) enroll(name string, id uint64, canary bool) (*workload, error)
 		w.listeners, w.facts.NetnsCookie = opened, opened.cookie
 	}
 	if err := c.activate(w, !pinned); err != nil {
-		errs := []error{failure, err, w.listeners.close(), closeLinks(w.links)}
+		errs := []error{failure, err, w.listeners.close()}
 		if !pinned {
 			errs = append(errs, c.forget(id), c.pins.remove(id), c.disown(w.listeners.keys()))
 		}
@@ -126,7 +124,7 @@ func (c *Capture) enroll(name string, id uint64, canary bool) (*workload, error)
 	}
 	if failure != nil {
 		// The workload may have seen to it that there can be no listener. The pins keep denying.
-		return nil, errors.Join(failure, closeLinks(w.links), c.strand(id, name, failure))
+		return nil, errors.Join(failure, c.strand(id, name, failure))
 	}
 	return w, nil
 }
@@ -169,13 +167,14 @@ func (c *Capture) activate(w *workload, reset bool) error {
 	return c.effective(w)
 }
 
+// attach attaches a program to a workload's cgroup. The pin alone holds the link: there are many. Should it be removed, the guards of
+// the root, whose links stay open, deny what is not redirected any more.
 func (c *Capture) attach(w *workload, name string) error {
 	attached, err := attach(c.pins.link(w.facts.ID, name), c.hierarchy.Dir(w.facts.Cgroup), w.facts.ID, attachTypes[name], c.programs[name])
 	if err != nil {
 		return err
 	}
-	w.links = append(w.links, attached)
-	return nil
+	return attached.Close()
 }
 
 // Relocate opens listeners anew for workloads that live in another network namespace than their listeners: the cgroup was
@@ -247,7 +246,7 @@ func (c *Capture) Withdraw(id uint64) error {
 	defer c.mu.Unlock()
 	errs := []error{c.forget(id)}
 	if w, ok := c.workloads[id]; ok {
-		errs = append(errs, closeLinks(w.links), w.listeners.close(), c.disown(w.listeners.keys()))
+		errs = append(errs, w.listeners.close(), c.disown(w.listeners.keys()))
 	}
 	errs = append(errs, c.pins.remove(id), c.forgetDevices(id))
 	delete(c.workloads, id)

@@ -132,20 +132,6 @@ func (p pins) versions() ([]string, error) {
 	return versions, nil
 }
 
-// checkVersions is an error when another layout's programs are there: they would redirect to listeners that are gone.
-func (p pins) checkVersions() error {
-	versions, err := p.versions()
-	if err != nil {
-		return err
-	}
-	for _, dir := range versions {
-		if dir != p.dir {
-			return fmt.Errorf("%s was pinned by another version of sallyport (end its capture with \"sallyport down\")", dir)
-		}
-	}
-	return nil
-}
-
 // errNoBPFFS says that bpffs is mounted nowhere.
 var errNoBPFFS = errors.New("no bpffs is mounted")
 
@@ -183,23 +169,30 @@ func Release(o Options) error {
 		return err
 	}
 	for _, dir := range versions {
-		version := pins{dir: dir}
-		ids, err := version.ids()
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := (pins{dir: dir}).release(); err != nil {
 			return err
-		}
-		// Workloads first: a redirection without the rest would be refused.
-		for id := range ids {
-			if err := version.remove(id); err != nil {
-				return fmt.Errorf("release capture: %w", err)
-			}
-		}
-		if err := removeLinks(version.roots()); err != nil {
-			return fmt.Errorf("release capture: %w", err)
-		}
-		if err := os.RemoveAll(dir); err != nil {
-			return fmt.Errorf("release capture: %w", err)
 		}
 	}
 	return removeCanary(o.Instance)
+}
+
+// release removes all pins.
+func (p pins) release() error {
+	ids, err := p.ids()
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	// Workloads first: a redirection without the rest would be refused.
+	for id := range ids {
+		if err := p.remove(id); err != nil {
+			return fmt.Errorf("release capture: %w", err)
+		}
+	}
+	if err := removeLinks(p.roots()); err != nil {
+		return fmt.Errorf("release capture: %w", err)
+	}
+	if err := os.RemoveAll(p.dir); err != nil {
+		return fmt.Errorf("release capture: %w", err)
+	}
+	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -168,8 +169,9 @@ func TestReleaseEndsCaptureAndRemovesAllPins(t *testing.T) {
 
 func TestStatusSaysWhatIsNotEffective(t *testing.T) {
 	n := newNode(t)
-	name, _ := n.cgroup("shop")
+	name, dir := n.cgroup("shop")
 	c := n.open()
+	targets(t, c, db6)
 	e := n.enroll(c, name)
 	if status := c.Status(); !status.Effective || status.Reason != "" || len(status.Workloads) != 1 || !status.Workloads[0].Effective {
 		t.Fatalf("got %+v: want effective", status)
@@ -180,14 +182,13 @@ func TestStatusSaysWhatIsNotEffective(t *testing.T) {
 	if status := c.Check(); status.Effective || !strings.Contains(status.Reason, "capture would end with this process") {
 		t.Errorf("without a pin: got %+v", status)
 	}
-	// The link goes with its last reference.
-	c.mu.Lock()
-	for _, l := range c.workloads[e.ID].links {
-		l.Close()
-	}
-	c.mu.Unlock()
-	if err := c.effective(c.workloads[e.ID]); err == nil || !strings.Contains(err.Error(), "connect6 does not run") {
-		t.Errorf("without a link: %v", err)
+	// The link goes with its pin, the guard of the root stays.
+	wait(t, "the link to go", func() bool {
+		err := c.effective(c.workloads[e.ID])
+		return err != nil && strings.Contains(err.Error(), "connect6 does not run")
+	})
+	if got := dial(t, dir, "connect", db6); got != "EPERM" {
+		t.Errorf("without a link: %s: want EPERM", got)
 	}
 }
 
@@ -237,5 +238,77 @@ func TestWorkloadThatCannotBeEnrolledAgainIsDenied(t *testing.T) {
 	}
 	if status := c.Status(); status.Effective || !strings.Contains(status.Reason, "a reason") {
 		t.Errorf("got %+v", status)
+	}
+}
+
+func TestCaptureOfAnEarlierVersionIsTakenOverWithoutAGap(t *testing.T) {
+	n := newNode(t)
+	database := newDatabase(t, "127.9.8.7:0")
+	name, dir := n.cgroup("shop")
+	gone, goneDir := n.cgroup("gone")
+	c := n.open()
+	targets(t, c, database.address)
+	e := n.enroll(c, name)
+	n.enroll(c, gone)
+	client := start(t, dir, "hammer", nil, database.address)
+	client.line(t)
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(goneDir); err != nil {
+		t.Fatal(err)
+	}
+	// What an earlier version leaves differs in maps that nobody reads again.
+	before := filepath.Join(n.options.BPFFS, "sallyport", takenOver[0])
+	if err := os.Rename(filepath.Join(n.options.BPFFS, "sallyport", abi), before); err != nil {
+		t.Fatal(err)
+	}
+	c = n.open()
+	after := c.Workloads()
+	if len(after) != 1 || after[0].ID != e.ID || after[0].Generation <= e.Generation {
+		t.Fatalf("got %+v: want %+v with a new generation", after, e)
+	}
+	for _, listener := range after[0].Listeners {
+		go drain(listener)
+	}
+	if left, err := filepath.Glob(before + "/*"); err != nil || len(left) != 0 {
+		t.Errorf("the earlier version's pins are left: %v, %v", left, err)
+	}
+	if err := c.Prove(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if status := c.Check(); !status.Effective {
+		t.Error(status.Reason)
+	}
+	wait(t, "the client to be captured", func() bool { return counter(t, c, "captured") > 10 })
+	client.in.Close()
+	var outcomes map[string]int
+	if err := json.Unmarshal([]byte(client.line(t)), &outcomes); err != nil {
+		t.Fatal(err)
+	}
+	for outcome := range outcomes {
+		switch outcome {
+		case "connected", "ECONNREFUSED", "ECONNRESET", "EPIPE":
+		default:
+			t.Errorf("outcomes %v: %s is not to be", outcomes, outcome)
+		}
+	}
+	if reached := database.reached.Load(); reached != 0 {
+		t.Errorf("%d connections reached the database directly", reached)
+	}
+}
+
+func TestCaptureOfAnUnknownVersionIsRefused(t *testing.T) {
+	n := newNode(t)
+	c := n.open()
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+	root := filepath.Join(n.options.BPFFS, "sallyport")
+	if err := os.Rename(filepath.Join(root, abi), filepath.Join(root, "v999")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(n.options); err == nil || !strings.Contains(err.Error(), "another version of sallyport") {
+		t.Errorf("got %v", err)
 	}
 }
