@@ -20,10 +20,12 @@
 /* False when no target has the port. */
 static __always_inline bool is_target_port(__u32 port)
 {
-	__u32 only = 0;
+	__u32 only = 0, word = port >> 6;
 	struct port_set *set = bpf_map_lookup_elem(&target_ports, &only);
 
-	return !set || set->words[(port >> 6) & 1023] >> (port & 63) & 1;
+	/* The compiler knows that a port is no more than 65535 and drops the mask; the verifier does not. */
+	barrier_var(word);
+	return !set || set->words[word & 1023] >> (port & 63) & 1;
 }
 
 static __always_inline bool is_target4(__be32 addr, __u32 port)

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport-dev/sallyport/pkg/capture"
+	"github.com/sallyport-dev/sallyport/pkg/openfiles"
 )
 
 // version is set by the linker.
@@ -107,6 +108,14 @@ func up(o options) error {
 		return err
 	}
 	defer log.Sync() //nolint:errcheck // Standard error can not always be synced.
+	files, err := openfiles.Raise(capture.OpenFiles(capture.MaxWorkloads))
+	if err != nil {
+		return err
+	}
+	if files < capture.OpenFiles(capture.MaxWorkloads) {
+		log.Warn("the limit of open files lets fewer workloads be enrolled than the kernel's part can hold: raise it (RLIMIT_NOFILE)",
+			zap.Uint64("limit", files), zap.Uint64("needed", capture.OpenFiles(capture.MaxWorkloads)))
+	}
 	if o.runDir, err = filepath.Abs(o.runDir); err != nil {
 		return err
 	}

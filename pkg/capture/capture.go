@@ -18,6 +18,13 @@ import (
 	"github.com/sallyport-dev/sallyport/pkg/workload/cgroup"
 )
 
+// MaxWorkloads is how many can be enrolled at once: MAX_WORKLOADS of bpf/maps.h.
+const MaxWorkloads = 16384
+
+// OpenFiles is how many files a process that captures so many workloads has open: a workload's two listeners, twice while a start
+// takes them over, and what it needs itself.
+func OpenFiles(workloads uint64) uint64 { return 256 + 4*workloads }
+
 // Options say where capture lives.
 type Options struct {
 	// Instance names the pins; see the function Instance.

@@ -66,3 +66,13 @@ func TestEveryReasonHasAName(t *testing.T) {
 		t.Errorf("%d of %d reasons have a name", len(reasons), bpf.CaptureReasonREASON_MAX)
 	}
 }
+
+func TestAsManyWorkloadsAsAreSaid(t *testing.T) {
+	spec, err := bpf.LoadCapture()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := spec.Maps[bpf.CaptureMapWorkloads].MaxEntries; got != MaxWorkloads {
+		t.Errorf("the map holds %d", got)
+	}
+}

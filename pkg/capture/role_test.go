@@ -52,6 +52,8 @@ func TestMain(m *testing.M) {
 		fill(netip.MustParseAddrPort(os.Args[1]))
 	case "hold":
 		hold(netip.MustParseAddrPort(os.Args[1]))
+	case "keeper":
+		keeper()
 	case "dials":
 		dials(netip.MustParseAddrPort(os.Args[1]), atoi(os.Args[2]))
 	case "sends":
