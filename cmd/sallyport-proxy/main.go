@@ -21,6 +21,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/sallyport-dev/sallyport/pkg/handoff"
+	"github.com/sallyport-dev/sallyport/pkg/openfiles"
 	"github.com/sallyport-dev/sallyport/pkg/pki"
 	"github.com/sallyport-dev/sallyport/pkg/proxy"
 	"github.com/sallyport-dev/sallyport/pkg/proxy/postgres"
@@ -32,11 +33,14 @@ import (
 // version is set by the linker.
 var version = "development"
 
+// openFiles is how many files a proxy wants to be able to open.
+const openFiles = 1 << 20
+
 type options struct {
 	user, runDir, stateDir, metrics string
 	logFormat, logLevel             string
 	drain                           time.Duration
-	threads                         int
+	threads, sessions               int
 	replaces                        bool
 }
 
@@ -67,6 +71,7 @@ the others when they are; what is left after --drain is cut off.`,
 	f.DurationVar(&o.drain, "drain", 10*time.Second, "how long sessions may go on after SIGTERM")
 	f.BoolVar(&o.replaces, "replaces", false, "another proxy may run on these directories, and will end: write the record beside it, and serve metrics after it")
 	f.IntVar(&o.threads, "threads", 0, "relay threads; 0 for one each processor")
+	f.IntVar(&o.sessions, "sessions-per-workload", proxy.DefaultSessionsPerWorkload, "how many sessions one workload may have open")
 	f.StringVar(&o.logFormat, "log-format", "console", "json or console")
 	f.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
 	if err := cmd.Execute(); err != nil {
@@ -76,6 +81,14 @@ the others when they are; what is left after --drain is cut off.`,
 }
 
 func run(o options) error {
+	if o.sessions < 1 {
+		return errors.New("--sessions-per-workload must be positive")
+	}
+	// Root may go beyond the hard limit: this runs before and after it is given up.
+	files, err := openfiles.Raise(openFiles)
+	if err != nil {
+		return err
+	}
 	if err := enterSandbox(o.user, o.stateDir, filepath.Join(o.runDir, "trust")); err != nil {
 		return err
 	}
@@ -120,6 +133,7 @@ func run(o options) error {
 		Files:        seam,
 		Metrics:      proxy.NewMetrics(registry),
 		Log:          log,
+		Limits:       proxy.Limits{PerWorkload: o.sessions, OpenFiles: files},
 	})
 	closeMetrics := func() {}
 	if o.metrics != "" {
@@ -127,7 +141,7 @@ func run(o options) error {
 			return err
 		}
 	}
-	log.Info("proxy started", zap.String("version", version), zap.Int("uid", os.Getuid()), zap.Int("threads", o.threads), zap.String("sandbox", sandboxSummary()))
+	log.Info("proxy started", zap.String("version", version), zap.Int("uid", os.Getuid()), zap.Int("threads", o.threads), zap.Uint64("open_files", files), zap.String("sandbox", sandboxSummary()))
 	seamContext, hangUp := context.WithCancel(context.Background())
 	defer hangUp()
 	var connected sync.WaitGroup

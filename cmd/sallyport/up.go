@@ -34,6 +34,7 @@ const (
 type upOptions struct {
 	config, stateDir, runDir, metrics, proxyUser, libexecDir string
 	drain                                                    time.Duration
+	sessions                                                 int
 	log                                                      logOptions
 }
 
@@ -64,6 +65,7 @@ Several agents can run side by side, each with its own --run-dir, --state-dir an
 	flags.StringVar(&o.proxyUser, "proxy-user", "", `user of the proxy, a name or a uid (default "sallyport" if it exists, else 64817)`)
 	flags.StringVar(&o.libexecDir, "libexec-dir", "", "directory of sallyport-capture and sallyport-proxy (default: that of this program)")
 	flags.DurationVar(&o.drain, "drain", 10*time.Second, "how long sessions may go on after SIGTERM, and after an upgrade")
+	flags.IntVar(&o.sessions, "sessions-per-workload", 10_000, "how many sessions one workload may have open")
 	o.log.addFlags(command)
 	must(command.MarkFlagRequired("config"))
 	must(command.MarkFlagDirname("config"))
@@ -192,7 +194,8 @@ func newAgent(o upOptions, proxy account.Account, log *zap.Logger) *agent {
 			program: filepath.Join(o.libexecDir, proxyProgram),
 			arguments: func() []string {
 				arguments := append([]string{"--user=" + strconv.Itoa(proxy.UID), "--run-dir=" + o.runDir, "--state-dir=" + o.stateDir,
-					"--metrics=" + o.metrics, "--drain=" + o.drain.String()}, o.log.arguments()...)
+					"--metrics=" + o.metrics, "--drain=" + o.drain.String(),
+					"--sessions-per-workload=" + strconv.Itoa(o.sessions)}, o.log.arguments()...)
 				if a.proxies.Load() > 1 {
 					arguments = append(arguments, "--replaces")
 				}

@@ -24,6 +24,7 @@ const (
 	ReasonTimeout    = "timeout"          // the client did not say in time what it wants
 	ReasonClientGone = "client_gone"      // the client left before it said what it wants
 	ReasonTLS        = "tls"              // TLS with the client failed, or is required
+	ReasonQuota      = "quota"            // the workload, or the proxy, has as many sessions as it may have
 	ReasonNoPolicy   = "no_policy"        // no policy lets the workload use the target
 	ReasonDenied     = "denied"           // policy denies what the client asks for at its start
 	ReasonRecord     = "record"           // the record can not be written
@@ -42,6 +43,7 @@ type Connection struct {
 	Accepted  time.Time
 	proxy     *Proxy
 	documents *documents
+	full      string // why it can not become a session; see quota
 }
 
 var errRefused = errors.New("refused")
@@ -135,6 +137,9 @@ func (r *Refusal) Error() string {
 func (c *Connection) Authorize(startup Startup) (*Session, *Refusal) {
 	s := &Session{Connection: c, startup: startup}
 	target := c.Target.Metadata.Name
+	if c.full != "" {
+		return nil, &Refusal{Reason: ReasonQuota, Message: c.full}
+	}
 	if !s.renew(c.documents) {
 		return nil, &Refusal{Reason: ReasonNoPolicy, Message: fmt.Sprintf("no policy lets workload %s use target %s", c.Workload.Name, target)}
 	}

@@ -41,7 +41,7 @@ type Files interface {
 	ReadFile(ctx context.Context, path string) ([]byte, error)
 }
 
-// Options are what a Proxy is made of; every field is needed.
+// Options are what a Proxy is made of; every field but Limits is needed.
 type Options struct {
 	Protocols    map[string]Protocol // by the name that a Target uses
 	Records      *record.Store
@@ -49,6 +49,7 @@ type Options struct {
 	Files        Files
 	Metrics      *Metrics
 	Log          *zap.Logger
+	Limits       Limits
 }
 
 // A Proxy serves all workloads of a node.
@@ -57,6 +58,7 @@ type Proxy struct {
 	documents atomic.Pointer[documents]
 	serial    atomic.Uint64
 	captured  atomic.Pointer[handoff.CaptureStatus]
+	quota     *quota
 
 	mu        sync.Mutex
 	workloads map[uint64]*served // by cgroup id
@@ -84,7 +86,7 @@ type served struct {
 
 // New makes a Proxy that serves nothing yet.
 func New(o Options) *Proxy {
-	p := &Proxy{Options: o, workloads: map[uint64]*served{}, sessions: map[*Session]struct{}{}}
+	p := &Proxy{Options: o, quota: newQuota(o.Limits), workloads: map[uint64]*served{}, sessions: map[*Session]struct{}{}}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	return p
 }
@@ -234,6 +236,12 @@ func (p *Proxy) serve(s *served, c *net.TCPConn) {
 	}()
 	conn, err := p.identify(s, c)
 	if err != nil {
+		c.Close()
+		return
+	}
+	leave, ok := p.enter(conn)
+	defer leave()
+	if !ok {
 		c.Close()
 		return
 	}

@@ -60,8 +60,11 @@ func (p *Protocol) Serve(ctx context.Context, c *proxy.Connection) {
 	s, refusal := c.Authorize(proxy.Startup{User: st.user(), Database: st.database(), ApplicationName: st.parameters["application_name"]})
 	if refusal != nil {
 		code := codeInvalidAuthorization
-		if refusal.Reason == proxy.ReasonRecord {
+		switch refusal.Reason {
+		case proxy.ReasonRecord:
 			code = codeDiskFull
+		case proxy.ReasonQuota:
+			code = codeTooManyConnections
 		}
 		p.refuse(c, client, &startupError{reason: refusal.Reason, tell: fatal(code, refusal.Message, ""), cause: refusal})
 		return
