@@ -49,22 +49,21 @@ static __always_inline bool flow_of(struct bpf_sock_ops *ctx, bool client, struc
 	return true;
 }
 
-/* Takes a flow's entry out of pending; exactly one caller does, and gives back the room that it took. */
-static __always_inline void settle(const struct flow *f, struct origin *o)
+/* Gives back the room that an origin took while it waited for its handshake's end. */
+static __always_inline void give_back(const struct origin *o)
 {
 	__u64 workload_id = o->workload_id, nobody = 0;
-	bool pooled = o->pooled;
-	struct usage *u;
+	struct usage *u = bpf_map_lookup_elem(&usages, &workload_id);
 
-	if (bpf_map_delete_elem(&pending, f))
-		return;
-	u = bpf_map_lookup_elem(&usages, &workload_id);
 	/* 0: the workload was withdrawn meanwhile, and enrolled again. */
-	if (u && !pooled && u->own)
-		__sync_fetch_and_add(&u->own, -1);
-	if (u && pooled && u->pooled)
+	if (!o->pooled) {
+		if (u && u->own)
+			__sync_fetch_and_add(&u->own, -1);
+		return;
+	}
+	if (u && u->pooled)
 		__sync_fetch_and_add(&u->pooled, -1);
-	u = pooled ? bpf_map_lookup_elem(&usages, &nobody) : NULL;
+	u = bpf_map_lookup_elem(&usages, &nobody);
 	if (u)
 		__sync_fetch_and_add(&u->pooled, -1);
 }
@@ -79,21 +78,34 @@ static __always_inline bool take(__u32 *used, __u32 limit)
 	return false;
 }
 
-/* Writes an entry of pending. One of the same flow is a dead connection's. */
-static __always_inline bool insert(const struct flow *f, struct origin *o)
+/*
+ * Takes a flow's origin out of pending. False when there is none: what was copied is nothing then, as somebody else may
+ * have taken it out at the same time, and the entry have become another flow's.
+ */
+static __always_inline bool take_out(const struct flow *f, struct origin *o)
 {
-	struct origin *dead;
+	struct origin *there = bpf_map_lookup_elem(&pending, f);
+
+	if (!there)
+		return false;
+	*o = *there;
+	return !bpf_map_delete_elem(&pending, f);
+}
+
+/* Puts an origin into pending. One of the same flow is a dead connection's. */
+static __always_inline bool put_in(const struct flow *f, const struct origin *o)
+{
+	struct origin dead;
 
 	if (!bpf_map_update_elem(&pending, f, o, BPF_NOEXIST))
 		return true;
-	dead = bpf_map_lookup_elem(&pending, f);
-	if (!dead)
+	if (!take_out(f, &dead))
 		return false;
-	settle(f, dead);
+	give_back(&dead);
 	return !bpf_map_update_elem(&pending, f, o, BPF_NOEXIST);
 }
 
-/* Puts an origin into pending, which takes room of the workload's own share, or of what all share. */
+/* Keeps an origin for its handshake, which takes room of the workload's own share, or of what all share. */
 static __always_inline bool keep(const struct flow *f, struct origin *o)
 {
 	struct usage *u = bpf_map_lookup_elem(&usages, &o->workload_id), *all;
@@ -103,7 +115,7 @@ static __always_inline bool keep(const struct flow *f, struct origin *o)
 		return false;
 	if (take(&u->own, PENDING_SHARE)) {
 		o->pooled = 0;
-		if (insert(f, o))
+		if (put_in(f, o))
 			return true;
 		__sync_fetch_and_add(&u->own, -1);
 		return false;
@@ -113,7 +125,7 @@ static __always_inline bool keep(const struct flow *f, struct origin *o)
 		return false;
 	if (take(&all->pooled, pending_pool)) {
 		o->pooled = 1;
-		if (insert(f, o))
+		if (put_in(f, o))
 			return true;
 		__sync_fetch_and_add(&all->pooled, -1);
 	}
@@ -135,7 +147,7 @@ static __always_inline void dialled(struct bpf_sock_ops *ctx)
 	if (!d || d->state != DIAL_REDIRECTED)
 		return;
 	d->state = DIAL_SENT;
-	/* Without the call at its close an entry could outlive its connection. */
+	/* Without the call at its close an origin could outlive its connection. */
 	if (flow_of(ctx, true, &f) &&
 	    !bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG) &&
 	    keep(&f, &d->origin))
@@ -147,37 +159,30 @@ static __always_inline void dialled(struct bpf_sock_ops *ctx)
 static __always_inline void accepted(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
-	struct origin *o, *from;
+	struct origin *o, from;
 	struct flow f;
 
 	if (!sk)
 		return;
 	o = bpf_sk_storage_get(&origins, sk, NULL, 0);
-	/* No listener of ours. */
-	if (!o || !flow_of(ctx, false, &f))
+	/* No listener of ours, or dialled directly. */
+	if (!o || !flow_of(ctx, false, &f) || !take_out(&f, &from))
 		return;
-	from = bpf_map_lookup_elem(&pending, &f);
-	/* Dialled directly. */
-	if (!from)
-		return;
-	if (from->workload_id == o->workload_id)
-		*o = *from;
+	if (from.workload_id == o->workload_id)
+		*o = from;
 	else
 		count(REASON_LOST_ACCEPTED);
-	settle(&f, from);
+	give_back(&from);
 }
 
 /* A captured client's socket closes: refused, timed out, or after its connection's life. */
 static __always_inline void closed(struct bpf_sock_ops *ctx)
 {
-	struct origin *o;
+	struct origin o;
 	struct flow f;
 
-	if (!flow_of(ctx, true, &f))
-		return;
-	o = bpf_map_lookup_elem(&pending, &f);
-	if (o)
-		settle(&f, o);
+	if (flow_of(ctx, true, &f) && take_out(&f, &o))
+		give_back(&o);
 }
 
 SEC("sockops")

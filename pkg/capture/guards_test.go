@@ -5,7 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -79,7 +81,7 @@ func TestPacketsToTargetsAreDroppedHoweverTheyAreMade(t *testing.T) {
 	c := n.open()
 	targets(t, c, db4, db6, "127.9.8.7:5432", "[::1]:5432")
 	// A raw socket that is older than the enrolment; none can be made later.
-	client := start(t, dir, "packets", nil)
+	client := start(t, dir, "packets", func(cmd *exec.Cmd) { cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNET })
 	if got := client.line(t); got != "ready" {
 		t.Fatalf("got %s", got)
 	}

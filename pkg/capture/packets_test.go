@@ -74,8 +74,12 @@ func packet6(port uint16, numbers ...byte) []byte {
 	return append(header, body...)
 }
 
-// sendPackets makes raw sockets, waits for its input to end, and sends them all.
+// sendPackets makes raw sockets in a network namespace where nobody puts fragments together, as conntrack does, waits for its input to end, and sends them all.
 func sendPackets() {
+	if err := raiseLoopback(); err != nil {
+		fmt.Println(err)
+		return
+	}
 	raw4, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
 	if err != nil {
 		fmt.Println(outcome(err))
@@ -99,6 +103,21 @@ func sendPackets() {
 		}
 		fmt.Println(said)
 	}
+}
+
+// raiseLoopback brings a new network namespace's only device up.
+func raiseLoopback() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	device, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	device.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, device)
 }
 
 // fill connects without waiting until it is denied, and holds what it has until its input ends.
