@@ -149,7 +149,10 @@ func BenchmarkConnect(b *testing.B) {
 	n := newNode(b)
 	name, dir := n.cgroup("shop")
 	_, other := n.cgroup("other")
-	server, err := net.Listen("tcp4", "127.9.8.7:0")
+	// As plain as a workload's listener.
+	config := net.ListenConfig{}
+	config.SetMultipathTCP(false)
+	server, err := config.Listen(b.Context(), "tcp4", "127.9.8.7:0")
 	if err != nil {
 		b.Fatal(err)
 	}
