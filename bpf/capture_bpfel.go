@@ -97,6 +97,18 @@ const (
 	CaptureReasonREASON_MAX                CaptureReason = 20
 )
 
+type CaptureSlot struct {
+	_    structs.HostLayout
+	Lock struct {
+		_   structs.HostLayout
+		Val uint32
+	}
+	Pad    uint32
+	Cookie uint64
+	Since  uint64
+	Origin CaptureOrigin
+}
+
 type CaptureTarget4 struct {
 	_         structs.HostLayout
 	Prefixlen uint32
@@ -142,6 +154,7 @@ const (
 	CaptureMapListenerPorts  = "listener_ports"
 	CaptureMapOrigins        = "origins"
 	CaptureMapPending        = "pending"
+	CaptureMapSlots          = "slots"
 	CaptureMapTargetPorts    = "target_ports"
 	CaptureMapTargets4       = "targets4"
 	CaptureMapTargets6       = "targets6"
@@ -239,6 +252,7 @@ type CaptureMapSpecs struct {
 	ListenerPorts *ebpf.MapSpec `ebpf:"listener_ports"`
 	Origins       *ebpf.MapSpec `ebpf:"origins"`
 	Pending       *ebpf.MapSpec `ebpf:"pending"`
+	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	TargetPorts   *ebpf.MapSpec `ebpf:"target_ports"`
 	Targets4      *ebpf.MapSpec `ebpf:"targets4"`
 	Targets6      *ebpf.MapSpec `ebpf:"targets6"`
@@ -284,6 +298,7 @@ type CaptureMaps struct {
 	ListenerPorts *ebpf.Map `ebpf:"listener_ports"`
 	Origins       *ebpf.Map `ebpf:"origins"`
 	Pending       *ebpf.Map `ebpf:"pending"`
+	Slots         *ebpf.Map `ebpf:"slots"`
 	TargetPorts   *ebpf.Map `ebpf:"target_ports"`
 	Targets4      *ebpf.Map `ebpf:"targets4"`
 	Targets6      *ebpf.Map `ebpf:"targets6"`
@@ -301,6 +316,7 @@ func (m *CaptureMaps) Close() error {
 		m.ListenerPorts,
 		m.Origins,
 		m.Pending,
+		m.Slots,
 		m.TargetPorts,
 		m.Targets4,
 		m.Targets6,

@@ -8,6 +8,7 @@
 #define SALLYPORT_CONNECT_H
 
 #include "deny.h"
+#include "dial.h"
 #include "target.h"
 #include "workload.h"
 
@@ -18,20 +19,27 @@
 volatile const __u32 pending_quota = 1024;
 volatile const __u32 pending_pool = PENDING_POOL;
 
+/* Whether this very task has dialled a socket and was redirected, and the SYN is still to come; the origin then. */
+static __always_inline bool redirected(struct bpf_sock_addr *ctx, struct dial *d, struct origin *o)
+{
+	return read_dial(bpf_get_socket_cookie(ctx), d, o) && o->cgroup_id == bpf_get_current_cgroup_id() &&
+	       o->pid == bpf_get_current_pid_tgid() >> 32;
+}
+
 /*
  * With one enrolled cgroup inside another, the program runs twice for one connect(), first for the inner. True when
  * this run sees the inner one's redirection: the socket's origin was stored by this process, in this cgroup, for the
  * very listener that is dialled now.
  */
-static __always_inline bool captured_within(struct dial *d, __u32 port, bool v4)
+static __always_inline bool captured_within(struct bpf_sock_addr *ctx, struct dial *d, __u32 port, bool v4)
 {
 	struct workload *w;
+	struct origin o;
 
-	if (!d || d->state != DIAL_REDIRECTED || d->origin.cgroup_id != bpf_get_current_cgroup_id() ||
-	    d->origin.pid != bpf_get_current_pid_tgid() >> 32)
+	if (!redirected(ctx, d, &o))
 		return false;
-	w = bpf_map_lookup_elem(&workloads, &d->origin.workload_id);
-	return w && w->generation == d->origin.generation && port == (v4 ? w->port4 : w->port6);
+	w = bpf_map_lookup_elem(&workloads, &o.workload_id);
+	return w && w->generation == o.generation && port == (v4 ? w->port4 : w->port6);
 }
 
 /* Whose socket is where a listener should be. */
@@ -93,8 +101,11 @@ static __always_inline bool squatted(struct bpf_sock_addr *ctx, __u64 workload_i
  * What an earlier connect() left must not pass for this one's. A denial is this one's, by the program of a cgroup
  * inside this one, and stands: the guard, which runs yet, takes it back.
  */
-static __always_inline bool is_denied(struct dial *d)
+static __always_inline bool is_denied(struct bpf_sock_addr *ctx, struct dial *d)
 {
+	struct origin o;
+
+	read_slot(bpf_get_socket_cookie(ctx), &o, true);
 	if (!d)
 		return false;
 	if (d->state == DIAL_DENIED)
@@ -143,8 +154,8 @@ static __always_inline __u16 remember(struct bpf_sock_addr *ctx, struct bpf_sock
 {
 	struct event e = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = port};
 	__u64 workload_id, netns_cookie = bpf_get_netns_cookie(ctx);
+	struct origin o = {};
 	struct workload *w;
-	struct origin *o;
 	__u16 listener;
 	struct dial *d;
 
@@ -163,22 +174,23 @@ static __always_inline __u16 remember(struct bpf_sock_addr *ctx, struct bpf_sock
 	if (is_full(workload_id))
 		return refuse(ctx, &e, REASON_DENIED_QUOTA);
 
-	d = bpf_sk_storage_get(&dials, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!d)
+	__builtin_memcpy(o.addr, addr, sizeof(o.addr));
+	o.port = port;
+	o.workload_id = workload_id;
+	o.generation = w->generation;
+	o.netns_cookie = netns_cookie;
+	o.cgroup_id = bpf_get_current_cgroup_id();
+	o.pid = bpf_get_current_pid_tgid() >> 32;
+	o.uid = (__u32)bpf_get_current_uid_gid();
+	if (bpf_get_current_comm(o.comm, sizeof(o.comm)))
 		return refuse(ctx, &e, REASON_DENIED_STORAGE);
-	o = &d->origin;
-	__builtin_memcpy(o->addr, addr, sizeof(o->addr));
-	o->port = port;
-	o->pooled = 0;
-	o->workload_id = workload_id;
-	o->generation = w->generation;
-	o->netns_cookie = netns_cookie;
-	o->cgroup_id = bpf_get_current_cgroup_id();
-	o->pid = bpf_get_current_pid_tgid() >> 32;
-	o->uid = (__u32)bpf_get_current_uid_gid();
-	if (bpf_get_current_comm(o->comm, sizeof(o->comm)))
-		return refuse(ctx, &e, REASON_DENIED_STORAGE);
-	d->state = DIAL_REDIRECTED;
+	if (!put_slot(bpf_get_socket_cookie(ctx), &o)) {
+		d = bpf_sk_storage_get(&dials, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+		if (!d)
+			return refuse(ctx, &e, REASON_DENIED_STORAGE);
+		d->origin = o;
+		d->state = DIAL_REDIRECTED;
+	}
 	count(w->canary ? REASON_CANARY : REASON_CAPTURED);
 	return listener;
 }
@@ -198,9 +210,9 @@ int connect4(struct bpf_sock_addr *ctx)
 	if (!sk)
 		return DENY;
 	d = bpf_sk_storage_get(&dials, sk, NULL, 0);
-	if (ctx->user_ip4 == LOOPBACK4 && captured_within(d, port, true))
+	if (ctx->user_ip4 == LOOPBACK4 && captured_within(ctx, d, port, true))
 		return ALLOW;
-	if (is_denied(d))
+	if (is_denied(ctx, d))
 		return DENY;
 
 	addr[3] = effective4(sk, ctx->user_ip4);
@@ -235,11 +247,11 @@ int connect6(struct bpf_sock_addr *ctx)
 	addr[2] = ctx->user_ip6[2];
 	addr[3] = ctx->user_ip6[3];
 	d = bpf_sk_storage_get(&dials, sk, NULL, 0);
-	if (is_mapped(addr) && addr[3] == LOOPBACK4 && captured_within(d, port, true))
+	if (is_mapped(addr) && addr[3] == LOOPBACK4 && captured_within(ctx, d, port, true))
 		return ALLOW;
-	if (is_loopback6(addr) && captured_within(d, port, false))
+	if (is_loopback6(addr) && captured_within(ctx, d, port, false))
 		return ALLOW;
-	if (is_denied(d))
+	if (is_denied(ctx, d))
 		return DENY;
 
 	/* Not a protected destination: not ours to judge. */

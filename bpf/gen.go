@@ -4,5 +4,5 @@
 // Only pkg/capture imports it.
 package bpf
 
-//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -go-package bpf -target bpfel -output-stem capture -type origin -type dial -type workload -type target4 -type target6 -type flow -type reason -type usage -type listener_port -type event -type port_set Capture capture.c -- -O2 -g -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu -Wall -Wextra -Wpadded -Werror
+//go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -go-package bpf -target bpfel -output-stem capture -type origin -type dial -type workload -type target4 -type target6 -type flow -type reason -type usage -type listener_port -type event -type port_set -type slot Capture capture.c -- -O2 -g -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu -Wall -Wextra -Wpadded -Werror
 //go:generate go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-19 -strip llvm-strip-19 -go-package bpf -target bpfel -output-stem packet -no-global-types Packet packet.c -- -O2 -g -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu -Wall -Wextra -Wpadded -Werror

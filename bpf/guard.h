@@ -17,16 +17,6 @@ static __always_inline __u64 *listener_owner(struct bpf_sock_addr *ctx, __u32 po
 	return bpf_map_lookup_elem(&listener_ports, &key);
 }
 
-/*
- * Whether connect4 or connect6 has redirected this very dial to a workload's listener. They forget what an earlier dial
- * left. The generation is not asked for: Go may have replaced the listener since, and this one refuses by itself.
- */
-static __always_inline bool redirected(struct dial *d, __u64 workload_id)
-{
-	return d && d->state == DIAL_REDIRECTED && d->origin.workload_id == workload_id &&
-	       d->origin.cgroup_id == bpf_get_current_cgroup_id() && d->origin.pid == bpf_get_current_pid_tgid() >> 32;
-}
-
 /* Denies a task of a workload what reaches a target. Other tasks are not ours to judge. */
 static __always_inline int judge(struct bpf_sock_addr *ctx, const __be32 addr[4], __u32 port)
 {
@@ -54,10 +44,12 @@ static __always_inline int judge_loopback(struct bpf_sock_addr *ctx, struct dial
 {
 	struct event e = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = port, .protocol = ctx->protocol};
 	__u64 *owner = listener_owner(ctx, port), there = 0;
+	struct origin o;
 
 	if (!owner)
 		return UNJUDGED;
-	if (redirected(d, *owner))
+	/* The generation is not asked for: Go may have replaced the listener since, and this one refuses by itself. */
+	if (redirected(ctx, d, &o) && o.workload_id == *owner)
 		return ALLOW;
 	if (listening(ctx, port, v4, &there) != LISTENING_WORKLOAD)
 		return UNJUDGED;

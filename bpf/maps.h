@@ -113,6 +113,16 @@ struct flow {
 };
 _Static_assert(sizeof(struct flow) == 48, "struct flow has no hole");
 
+/* Where the origin of a dial waits for its SYN, if no other socket's is there. */
+struct slot {
+	struct bpf_spin_lock lock;
+	__u32 pad;
+	__u64 cookie; /* the client's socket; 0: none */
+	__u64 since;  /* nanoseconds since boot */
+	struct origin origin;
+};
+_Static_assert(sizeof(struct slot) == 104, "struct slot has no hole");
+
 /* The ports of all targets, a bit for each. */
 struct port_set {
 	__u64 words[1024];
@@ -225,9 +235,24 @@ struct {
 	__uint(pinning, LIBBPF_PIN_BY_NAME);
 } attached SEC(".maps");
 
-/* What was done with the sockets that dialled a target. connect4 and connect6 write, sock_ops notes that the SYN was
- * sent, the guards and getpeername4 and getpeername6 read. An entry's life is the socket's: to delete it sooner costs
- * more than to keep it. */
+/* Origins of dials whose SYN is still to come, each in the slot of its socket, which several share: a storage of the
+ * socket's own costs several times as much. connect4 and connect6 write, the guards and getpeername4 and getpeername6
+ * read, sock_ops takes out. What nobody takes out, because the dial failed before its SYN, others overwrite after
+ * SLOT_AGE. */
+#define SLOTS 4096
+#define SLOT_AGE 10000000000ULL /* nanoseconds */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__type(key, __u32);
+	__type(value, struct slot);
+	__uint(max_entries, SLOTS);
+	__uint(pinning, LIBBPF_PIN_BY_NAME);
+} slots SEC(".maps");
+
+/* What was done with sockets that found their slot taken, or were denied. connect4 and connect6 write, sock_ops notes
+ * that the SYN was sent, the guards and getpeername4 and getpeername6 read. An entry's life is the socket's: to delete
+ * it sooner costs more than to keep it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__type(key, int);

@@ -24,6 +24,7 @@ const (
 	PacketMapListenerPorts = "listener_ports"
 	PacketMapOrigins       = "origins"
 	PacketMapPending       = "pending"
+	PacketMapSlots         = "slots"
 	PacketMapTargetPorts   = "target_ports"
 	PacketMapTargets4      = "targets4"
 	PacketMapTargets6      = "targets6"
@@ -90,6 +91,7 @@ type PacketMapSpecs struct {
 	ListenerPorts *ebpf.MapSpec `ebpf:"listener_ports"`
 	Origins       *ebpf.MapSpec `ebpf:"origins"`
 	Pending       *ebpf.MapSpec `ebpf:"pending"`
+	Slots         *ebpf.MapSpec `ebpf:"slots"`
 	TargetPorts   *ebpf.MapSpec `ebpf:"target_ports"`
 	Targets4      *ebpf.MapSpec `ebpf:"targets4"`
 	Targets6      *ebpf.MapSpec `ebpf:"targets6"`
@@ -132,6 +134,7 @@ type PacketMaps struct {
 	ListenerPorts *ebpf.Map `ebpf:"listener_ports"`
 	Origins       *ebpf.Map `ebpf:"origins"`
 	Pending       *ebpf.Map `ebpf:"pending"`
+	Slots         *ebpf.Map `ebpf:"slots"`
 	TargetPorts   *ebpf.Map `ebpf:"target_ports"`
 	Targets4      *ebpf.Map `ebpf:"targets4"`
 	Targets6      *ebpf.Map `ebpf:"targets6"`
@@ -149,6 +152,7 @@ func (m *PacketMaps) Close() error {
 		m.ListenerPorts,
 		m.Origins,
 		m.Pending,
+		m.Slots,
 		m.TargetPorts,
 		m.Targets4,
 		m.Targets6,

@@ -8,6 +8,7 @@
 #define SALLYPORT_SOCK_OPS_H
 
 #include <bpf/bpf_endian.h>
+#include "dial.h"
 #include "maps.h"
 
 #define AF_INET 2
@@ -133,24 +134,35 @@ static __always_inline bool keep(const struct flow *f, struct origin *o)
 	return false;
 }
 
-/* A client is about to send its SYN; its local port is chosen. */
-static __always_inline void dialled(struct bpf_sock_ops *ctx)
+/* Takes out the origin of a socket that is about to send its SYN; false when it was not captured. */
+static __always_inline bool take_dial(struct bpf_sock_ops *ctx, struct origin *o)
 {
 	struct bpf_sock *sk = ctx->sk;
 	struct dial *d;
-	struct flow f;
 
 	if (!sk)
-		return;
+		return false;
+	if (read_slot(bpf_get_socket_cookie(ctx), o, true))
+		return true;
 	d = bpf_sk_storage_get(&dials, sk, NULL, 0);
-	/* Not captured. */
 	if (!d || d->state != DIAL_REDIRECTED)
-		return;
+		return false;
 	d->state = DIAL_SENT;
+	*o = d->origin;
+	return true;
+}
+
+/* A client is about to send its SYN; its local port is chosen. */
+static __always_inline void dialled(struct bpf_sock_ops *ctx)
+{
+	struct origin o;
+	struct flow f;
+
+	if (!take_dial(ctx, &o))
+		return;
 	/* Without the call at its close an origin could outlive its connection. */
 	if (flow_of(ctx, true, &f) &&
-	    !bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG) &&
-	    keep(&f, &d->origin))
+	    !bpf_sock_ops_cb_flags_set(ctx, ctx->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG) && keep(&f, &o))
 		return;
 	count(REASON_LOST_PENDING);
 }

@@ -278,7 +278,7 @@ func BenchmarkEnrolment(b *testing.B) {
 	memory := uint64(0)
 	for _, m := range []*ebpf.Map{
 		c.objects.Targets4, c.objects.Targets6, c.objects.Workloads, c.objects.Usages, c.objects.ListenerPorts, c.objects.Pending,
-		c.objects.Events, c.objects.Counters, c.objects.Dials, c.objects.Origins, c.objects.TargetPorts, c.objects.Attached,
+		c.objects.Events, c.objects.Counters, c.objects.Dials, c.objects.Slots, c.objects.Origins, c.objects.TargetPorts, c.objects.Attached,
 	} {
 		info, err := m.Info()
 		if err != nil {

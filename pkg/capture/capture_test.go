@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
@@ -27,10 +28,19 @@ const (
 )
 
 func TestEveryWayToConnectIsCapturedAndItsOriginIsExact(t *testing.T) {
+	t.Run("while slots are free", func(t *testing.T) { everyWayToConnect(t, func(*Capture) {}) })
+	t.Run("while slots are taken", func(t *testing.T) { everyWayToConnect(t, func(c *Capture) { occupySlots(t, c, 0) }) })
+	t.Run("while slots were not emptied for long", func(t *testing.T) {
+		everyWayToConnect(t, func(c *Capture) { occupySlots(t, c, time.Minute) })
+	})
+}
+
+func everyWayToConnect(t *testing.T, prepare func(*Capture)) {
 	n := newNode(t)
 	name, dir := n.cgroup("shop")
 	c := n.open()
 	targets(t, c, db4, db6)
+	prepare(c)
 	e := n.enroll(c, name)
 	if len(e.Listeners) != 2 {
 		t.Fatalf("%d listeners: want one of each family", len(e.Listeners))
@@ -75,6 +85,9 @@ func TestEveryWayToConnectIsCapturedAndItsOriginIsExact(t *testing.T) {
 	}
 	if left := pendingEntries(t, c); left != 0 {
 		t.Errorf("%d entries are left in pending", left)
+	}
+	if usage, err := c.usage(e.ID); err != nil || usage != 0 {
+		t.Errorf("the workload still uses %d, %v", usage, err)
 	}
 }
 
@@ -262,6 +275,7 @@ func TestRefusedConnectionLeavesNothingPending(t *testing.T) {
 	e := n.enroll(c, name)
 	for _, listener := range e.Listeners {
 		listener.Close()
+		occupyPort(t, listener.Addr().(*net.TCPAddr).AddrPort())
 	}
 	for _, how := range []string{"connect", "fastopen", "fastopen-connect", "mptcp"} {
 		for _, to := range []string{db4, db6, "[::ffff:192.0.2.10]:5432"} {
@@ -275,6 +289,61 @@ func TestRefusedConnectionLeavesNothingPending(t *testing.T) {
 	}
 	if got := counter(t, c, "captured"); got != 12 {
 		t.Errorf("captured is %d: want 12", got)
+	}
+}
+
+// occupyPort binds a port, so that the kernel gives it to nobody who would listen there.
+func occupyPort(t *testing.T, address netip.AddrPort) {
+	t.Helper()
+	family := unix.AF_INET
+	if address.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err == nil {
+		t.Cleanup(func() { unix.Close(fd) })
+		err = unix.Bind(fd, sockaddr(address))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestCapturedSocketSaysWhereItsWorkloadMeantToGo(t *testing.T) {
+	const each = 500
+	for name, prepare := range map[string]func(*Capture){
+		"while slots are free":  func(*Capture) {},
+		"while slots are taken": func(c *Capture) { occupySlots(t, c, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			workload, dir := n.cgroup("shop")
+			elsewhere := newHolder(t, "127.0.0.1:0")
+			c := n.open()
+			targets(t, c, db4, db6)
+			prepare(c)
+			for _, listener := range n.enroll(c, workload).Listeners {
+				go hoard(t, listener)
+			}
+			for _, to := range []string{db4, db6, "[::ffff:192.0.2.10]:5432", elsewhere} {
+				// Each socket is asked at the very moment at which it is connected, when the other end may not be.
+				client := start(t, dir, "peers", nil, to, strconv.Itoa(each))
+				if got := client.line(t); got != "all" {
+					t.Errorf("%s: %s", to, got)
+				}
+			}
+		})
+	}
+}
+
+// hoard takes connections and keeps them until the test ends.
+func hoard(t *testing.T, listener *net.TCPListener) {
+	for {
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		t.Cleanup(func() { conn.Close() })
 	}
 }
 

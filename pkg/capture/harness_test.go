@@ -147,6 +147,20 @@ func pendingEntries(t testing.TB, c *Capture) int {
 	return n
 }
 
+// occupySlots gives all slots to sockets that are nobody's, and took them so long ago.
+func occupySlots(t testing.TB, c *Capture, age time.Duration) {
+	t.Helper()
+	var now unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+		t.Fatal(err)
+	}
+	for i := range c.objects.Slots.MaxEntries() {
+		if err := c.objects.Slots.Put(i, bpf.CaptureSlot{Cookie: 1 << 63, Since: uint64(now.Nano() - int64(age))}); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func counter(t testing.TB, c *Capture, reason string) uint64 {
 	t.Helper()
 	counters, err := c.Counters()

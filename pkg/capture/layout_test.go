@@ -26,6 +26,7 @@ func TestSharedStructsHaveNoHiddenPadding(t *testing.T) {
 		{"usage", bpf.CaptureUsage{}, unsafe.Sizeof(bpf.CaptureUsage{}), 32},
 		{"listener_port", bpf.CaptureListenerPort{}, unsafe.Sizeof(bpf.CaptureListenerPort{}), 16},
 		{"event", bpf.CaptureEvent{}, unsafe.Sizeof(bpf.CaptureEvent{}), 88},
+		{"slot", bpf.CaptureSlot{}, unsafe.Sizeof(bpf.CaptureSlot{}), 104},
 		{"port_set", bpf.CapturePortSet{}, unsafe.Sizeof(bpf.CapturePortSet{}), 8192},
 		{"flow", bpf.CaptureFlow{}, unsafe.Sizeof(bpf.CaptureFlow{}), 48},
 	} {

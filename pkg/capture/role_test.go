@@ -52,6 +52,8 @@ func TestMain(m *testing.M) {
 		fill(netip.MustParseAddrPort(os.Args[1]))
 	case "hold":
 		hold(netip.MustParseAddrPort(os.Args[1]))
+	case "peers":
+		peers(netip.MustParseAddrPort(os.Args[1]), atoi(os.Args[2]))
 	case "keeper":
 		keeper()
 	case "dials":
@@ -152,6 +154,52 @@ func moved(to netip.AddrPort) {
 	fmt.Println("ready")
 	bufio.NewReader(os.Stdin).ReadString('\n')
 	fmt.Println(outcome(dialOn(fd, "connect", to)))
+}
+
+// peers connects so many times without waiting, asks for the peer as soon as there is one, and prints "all" when it was always what
+// was dialled.
+func peers(to netip.AddrPort, count int) {
+	family := unix.AF_INET
+	if to.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	for i := range count {
+		fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, unix.IPPROTO_TCP)
+		if err == nil {
+			err = unix.Connect(fd, sockaddr(to))
+		}
+		if err != nil && err != unix.EINPROGRESS {
+			fmt.Println(outcome(err))
+			return
+		}
+		for {
+			peer, err := unix.Getpeername(fd)
+			if err == unix.ENOTCONN {
+				continue
+			}
+			if err != nil {
+				fmt.Println(outcome(err))
+				return
+			}
+			if got := addressOf(peer); got != to {
+				fmt.Printf("%d of %d: %s\n", i, count, got)
+				return
+			}
+			break
+		}
+		unix.Close(fd)
+	}
+	fmt.Println("all")
+}
+
+func addressOf(address unix.Sockaddr) netip.AddrPort {
+	switch address := address.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(address.Addr), uint16(address.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(address.Addr), uint16(address.Port))
+	}
+	return netip.AddrPort{}
 }
 
 // hammer connects until its input ends, and prints how often each outcome came.
