@@ -113,8 +113,8 @@ func up(o options) error {
 		return err
 	}
 	if files < capture.OpenFiles(capture.MaxWorkloads) {
-		log.Warn("the limit of open files lets fewer workloads be enrolled than the kernel's part can hold: raise it (RLIMIT_NOFILE)",
-			zap.Uint64("limit", files), zap.Uint64("needed", capture.OpenFiles(capture.MaxWorkloads)))
+		log.Info("the limit of open files (RLIMIT_NOFILE) lets fewer workloads be enrolled than the kernel's part can hold",
+			zap.Uint64("limit", files), zap.Uint64("workloads", capture.Room(files)), zap.Int("kernel", capture.MaxWorkloads))
 	}
 	if o.runDir, err = filepath.Abs(o.runDir); err != nil {
 		return err

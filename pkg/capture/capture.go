@@ -21,9 +21,14 @@ import (
 // MaxWorkloads is how many can be enrolled at once: MAX_WORKLOADS of bpf/maps.h.
 const MaxWorkloads = 16384
 
-// OpenFiles is how many files a process that captures so many workloads has open: a workload's two listeners, twice while a start
-// takes them over, and what it needs itself.
-func OpenFiles(workloads uint64) uint64 { return 256 + 4*workloads }
+// A process that captures has a workload's two listeners open, twice while a start takes them over, and what it needs itself.
+const filesEach, filesBesides = 4, 256
+
+// OpenFiles is how many files a process must be allowed to have open to capture so many workloads.
+func OpenFiles(workloads uint64) uint64 { return filesBesides + filesEach*workloads }
+
+// Room is how many workloads so many files let be captured.
+func Room(files uint64) uint64 { return (max(files, filesBesides) - filesBesides) / filesEach }
 
 // Options say where capture lives.
 type Options struct {
