@@ -17,7 +17,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
-	"github.com/sallyport-dev/sallyport/bpf"
 	"github.com/sallyport-dev/sallyport/pkg/handoff"
 )
 
@@ -306,65 +305,6 @@ func occupyPort(t *testing.T, address netip.AddrPort) {
 	}
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-func TestCapturedSocketSaysWhereItsWorkloadMeantToGo(t *testing.T) {
-	const each = 500
-	for name, prepare := range map[string]func(*Capture){
-		"while slots are free":  func(*Capture) {},
-		"while slots are taken": func(c *Capture) { occupySlots(t, c, 0) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			n := newNode(t)
-			workload, dir := n.cgroup("shop")
-			elsewhere := newHolder(t, "127.0.0.1:0")
-			c := n.open()
-			targets(t, c, db4, db6)
-			prepare(c)
-			for _, listener := range n.enroll(c, workload).Listeners {
-				go hoard(t, listener)
-			}
-			for _, to := range []string{db4, db6, "[::ffff:192.0.2.10]:5432", elsewhere} {
-				// Each socket is asked at the very moment at which it is connected, when the other end may not be.
-				client := start(t, dir, "peers", nil, to, strconv.Itoa(each))
-				if got := client.line(t); got != "all" {
-					t.Errorf("%s: %s", to, got)
-				}
-			}
-		})
-	}
-}
-
-// hoard takes connections and keeps them until the test ends.
-func hoard(t *testing.T, listener *net.TCPListener) {
-	for {
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		t.Cleanup(func() { conn.Close() })
-	}
-}
-
-func TestFullPendingMapGivesNoOrigin(t *testing.T) {
-	n := newNode(t)
-	n.options.pendingEntries = 1
-	name, dir := n.cgroup("shop")
-	c := n.open()
-	targets(t, c, db4)
-	e := n.enroll(c, name)
-	if err := c.objects.Pending.Put(bpf.CaptureFlow{Sport: 1}, bpf.CaptureOrigin{Pid: 1}); err != nil {
-		t.Fatal(err)
-	}
-	r := startReader(t, e.Listeners[0])
-	client := start(t, dir, "dial", nil, "connect", db4)
-	if got := r.report(t); got.Error != handoff.ErrNoOrigin.Error() {
-		t.Errorf("got %+v: want %q", got, handoff.ErrNoOrigin)
-	}
-	client.line(t)
-	if got := counter(t, c, "lost_pending"); got != 1 {
-		t.Errorf("lost_pending is %d: want 1", got)
 	}
 }
 

@@ -6,6 +6,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/sallyport-dev/sallyport/bpf"
+	"github.com/sallyport-dev/sallyport/pkg/handoff"
 )
 
 // pendingShare is PENDING_SHARE of bpf/maps.h.
@@ -89,5 +92,26 @@ func stall(t *testing.T, listener *net.TCPListener) {
 	raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), 0) })
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+func TestFullPendingMapGivesNoOrigin(t *testing.T) {
+	n := newNode(t)
+	n.options.pendingEntries = 1
+	name, dir := n.cgroup("shop")
+	c := n.open()
+	targets(t, c, db4)
+	e := n.enroll(c, name)
+	if err := c.objects.Pending.Put(bpf.CaptureFlow{Sport: 1}, bpf.CaptureOrigin{Pid: 1}); err != nil {
+		t.Fatal(err)
+	}
+	r := startReader(t, e.Listeners[0])
+	client := start(t, dir, "dial", nil, "connect", db4)
+	if got := r.report(t); got.Error != handoff.ErrNoOrigin.Error() {
+		t.Errorf("got %+v: want %q", got, handoff.ErrNoOrigin)
+	}
+	client.line(t)
+	if got := counter(t, c, "lost_pending"); got != 1 {
+		t.Errorf("lost_pending is %d: want 1", got)
 	}
 }
