@@ -49,7 +49,7 @@ type CaptureListenerPort struct {
 	_           structs.HostLayout
 	NetnsCookie uint64
 	Port        uint32
-	Pad         uint32
+	V6          uint32
 }
 
 type CaptureOrigin struct {

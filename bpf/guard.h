@@ -10,9 +10,9 @@
 #include "connect.h"
 
 /* The workload of the listener, dead or alive, that has a port on loopback. */
-static __always_inline __u64 *listener_owner(struct bpf_sock_addr *ctx, __u32 port)
+static __always_inline __u64 *listener_owner(struct bpf_sock_addr *ctx, __u32 port, bool v4)
 {
-	struct listener_port key = {.netns_cookie = bpf_get_netns_cookie(ctx), .port = port};
+	struct listener_port key = {.netns_cookie = bpf_get_netns_cookie(ctx), .port = port, .v6 = !v4};
 
 	return bpf_map_lookup_elem(&listener_ports, &key);
 }
@@ -43,7 +43,7 @@ static __always_inline int judge_loopback(struct bpf_sock_addr *ctx, struct dial
 					  bool v4)
 {
 	struct event e = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = port, .protocol = ctx->protocol};
-	__u64 *owner = listener_owner(ctx, port), there = 0;
+	__u64 *owner = listener_owner(ctx, port, v4), there = 0;
 	struct origin o;
 
 	if (!owner)
@@ -162,11 +162,13 @@ int guard_socket(struct bpf_sock *ctx)
  * agent dies. Others are not ours to judge; nor is the kernel, which may choose a dead listener's port for whoever
  * binds port 0. Whoever got it, connect4 and connect6 redirect nobody there.
  */
-static __always_inline int guard_bind(struct bpf_sock_addr *ctx, const __be32 addr[4])
+static __always_inline int guard_bind(struct bpf_sock_addr *ctx, const __be32 addr[4], bool v4, bool v6)
 {
 	struct event e = {.addr = {addr[0], addr[1], addr[2], addr[3]}, .port = bpf_ntohs((__u16)ctx->user_port)};
 
-	if (ctx->type != SOCK_STREAM || !e.port || !listener_owner(ctx, e.port))
+	if (ctx->type != SOCK_STREAM || !e.port)
+		return ALLOW;
+	if (!(v4 && listener_owner(ctx, e.port, true)) && !(v6 && listener_owner(ctx, e.port, false)))
 		return ALLOW;
 	if (!current_workload(&e.workload_id))
 		return ALLOW;
@@ -180,15 +182,17 @@ int guard_bind4(struct bpf_sock_addr *ctx)
 {
 	__be32 addr[4] = {0, 0, MAPPED, ctx->user_ip4};
 
-	return guard_bind(ctx, addr);
+	return guard_bind(ctx, addr, true, false);
 }
 
 SEC("cgroup/bind6")
 int guard_bind6(struct bpf_sock_addr *ctx)
 {
 	__be32 addr[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
+	bool any = !addr[0] && !addr[1] && !addr[2] && !addr[3], mapped = is_mapped(addr);
 
-	return guard_bind(ctx, addr);
+	/* "::" takes the port of IPv4, too. */
+	return guard_bind(ctx, addr, mapped || any, !mapped);
 }
 
 #endif

@@ -63,11 +63,11 @@ struct usage {
 };
 _Static_assert(sizeof(struct usage) == 32, "struct usage is written by Go");
 
-/* The port of a listener, alive or dead. */
+/* The port of a listener, alive or dead. Those of IPv4 and of IPv6 have nothing to do with one another. */
 struct listener_port {
 	__u64 netns_cookie;
 	__u32 port;
-	__u32 pad;
+	__u32 v6; /* 1: on ::1; 0: on 127.0.0.1 */
 };
 _Static_assert(sizeof(struct listener_port) == 16, "struct listener_port is written by Go");
 

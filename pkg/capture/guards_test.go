@@ -53,6 +53,32 @@ func TestStrangerOnADeadListenersPortServesAllButTheWorkload(t *testing.T) {
 	}
 }
 
+func TestListenersOfTwoWorkloadsHaveThePortsOfOneAnother(t *testing.T) {
+	n := newNode(t)
+	name, dir := n.cgroup("shop")
+	other, _ := n.cgroup("other")
+	c := n.open()
+	targets(t, c, db4, db6)
+	e, o := n.enroll(c, name), n.enroll(c, other)
+	keys := c.workloads[e.ID].listeners.keys()
+	if len(keys) != 2 || keys[0].V6 == keys[1].V6 {
+		t.Fatalf("got %+v", keys)
+	}
+	// As if the other one's listeners had the same ports: its IPv4 one that of this one's IPv6, and the other way round.
+	for _, key := range keys {
+		key.V6 = 1 - key.V6
+		if err := c.objects.ListenerPorts.Put(key, o.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, to := range []string{db4, db6} {
+		go drain(e.Listeners[i])
+		if got := dial(t, dir, "connect", to); got != "connected" {
+			t.Errorf("to %s: %s", to, got)
+		}
+	}
+}
+
 func TestAnotherInstanceOnADeadListenersPortIsEffective(t *testing.T) {
 	dead := newNode(t)
 	name, _ := dead.cgroup("shop")

@@ -119,7 +119,12 @@ func (c *Capture) disownStale() error {
 func (l listeners) keys() []bpf.CaptureListenerPort {
 	var keys []bpf.CaptureListenerPort
 	for _, listener := range l.all() {
-		keys = append(keys, bpf.CaptureListenerPort{NetnsCookie: l.cookie, Port: uint32(listener.Addr().(*net.TCPAddr).Port)})
+		address := listener.Addr().(*net.TCPAddr).AddrPort()
+		key := bpf.CaptureListenerPort{NetnsCookie: l.cookie, Port: uint32(address.Port())}
+		if address.Addr().Is6() && !address.Addr().Is4In6() {
+			key.V6 = 1
+		}
+		keys = append(keys, key)
 	}
 	return keys
 }

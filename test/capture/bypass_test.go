@@ -192,6 +192,7 @@ func TestNoWayOfOpeningASocketReachesATarget(t *testing.T) {
 		{"the listener itself", "connect", c.listener(), "EPERM", "denied_listener"},
 		{"the listener itself with MSG_FASTOPEN", "fastopen", c.listener(), "EPERM", "denied_listener"},
 		{"the listener's port, bound beside it", "bind", c.listener(), "EPERM", "denied_bind"},
+		{"the listener's port, on all addresses of both families", "bind", netip.AddrPortFrom(netip.IPv6Unspecified(), c.listener().Port()), "EPERM", "denied_bind"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			before := uint64(0)
