@@ -48,12 +48,20 @@ var errHash = errors.New("a hash in it is no SHA-256 hash in hexadecimal")
 // A chain is the end of a hash chain: the last line's number and hash. Before the first line the hash is of a constant, so
 // that no file can stand for another.
 type chain struct {
-	seq  uint64
-	hash hash
+	session string // whose lines they are, where lines name it
+	seq     uint64
+	hash    hash
 }
 
 func sessionChain(id string) chain {
 	return chain{hash: sha256.Sum256([]byte("sallyport record v1 session " + id + "\n"))}
+}
+
+// sharedChain is sessionChain for lines that name their session.
+func sharedChain(id string) chain {
+	c := sessionChain(id)
+	c.session = id
+	return c
 }
 
 func ledgerChain() chain {
@@ -62,7 +70,11 @@ func ledgerChain() chain {
 
 // begin appends the members that every line starts with.
 func (c *chain) begin(buf []byte, now time.Time, typ string) []byte {
-	buf = append(buf, `{"seq":`...)
+	if c.session == "" {
+		buf = append(buf, `{"seq":`...)
+	} else {
+		buf = append(append(append(buf, ownerPrefix...), c.session...), `","seq":`...)
+	}
 	buf = strconv.AppendUint(buf, c.seq+1, 10)
 	buf = append(buf, `,"time":"`...)
 	buf = appendTime(buf, now)
@@ -91,6 +103,8 @@ func (c *chain) follow(line []byte) (lineHead, error) {
 	switch {
 	case err != nil:
 		return h, err
+	case h.session != c.session:
+		return h, errForm
 	case h.seq != c.seq+1:
 		return h, fmt.Errorf("its number is %d, expected %d", h.seq, c.seq+1)
 	case h.prev != c.hash:
@@ -113,11 +127,12 @@ func appendTime(buf []byte, now time.Time) []byte {
 
 // A lineHead is what every line starts with.
 type lineHead struct {
-	seq  uint64
-	time time.Time
-	typ  string
-	prev hash
-	rest []byte // of the line: `,"member":…}` and the newline
+	session string // where lines name it
+	seq     uint64
+	time    time.Time
+	typ     string
+	prev    hash
+	rest    []byte // of the line: `,"member":…}` and the newline
 }
 
 var errForm = errors.New("it has not the form of a line of the record")
@@ -125,6 +140,9 @@ var errForm = errors.New("it has not the form of a line of the record")
 // parseHead accepts the form that begin writes and no other.
 func parseHead(line []byte) (h lineHead, err error) {
 	rest, ok := bytes.CutPrefix(line, []byte(`{"seq":`))
+	if h.session = ownerOf(line); h.session != "" {
+		rest, ok = bytes.CutPrefix(line[len(ownerPrefix)+idLength:], []byte(`","seq":`))
+	}
 	if !ok || !bytes.HasSuffix(line, []byte("}\n")) {
 		return h, errForm
 	}
@@ -155,6 +173,18 @@ func parseHead(line []byte) (h lineHead, err error) {
 	}
 	h.rest = rest[len(digits)+1:]
 	return h, nil
+}
+
+// ownerPrefix begins a line that names its session.
+const ownerPrefix = `{"session":"`
+
+// ownerOf is the session that a line names, or "".
+func ownerOf(line []byte) string {
+	rest, ok := bytes.CutPrefix(line, []byte(ownerPrefix))
+	if !ok || len(rest) < idLength || !ValidID(string(rest[:idLength])) {
+		return ""
+	}
+	return string(rest[:idLength])
 }
 
 // validType is true for 1 to 32 lower-case letters, digits and dashes.

@@ -1,4 +1,4 @@
-// Package record keeps the record of each session: one directory with JSON-lines events, hash-chained, sealed with the
+// Package record keeps the record of each session: JSON-lines events, hash-chained, sealed with the
 // node's Ed25519 key at the end, and a chained ledger of all sessions, so that a flipped byte, a removed event and a removed
 // session are found.
 //
@@ -6,6 +6,7 @@
 // each connection:
 //
 //	DIR/sessions/ID/events.jsonl   the events of one session
+//	DIR/shared/ID.jsonl            the events of short sessions that began when many did
 //	DIR/ledger.jsonl               one line for each session opened and sealed, and for each connection refused
 //	DIR/ledger.head                signed: how many lines the ledger has, and the last one's hash
 //	DIR/record.key, record.pub     the node's key, made at the first start

@@ -119,21 +119,23 @@ func appendSeal(buf []byte, c *chain, now time.Time, signature []byte) []byte {
 	start, events, last := len(buf), c.seq, c.hash
 	buf = c.begin(buf, now, typeSeal)
 	buf = append(buf, ',')
-	buf = append(buf, NewFragment(sealEvent{Events: events, Last: last.String(), Signature: signature})...)
+	seal := sealEvent{Events: events, Last: last.String(), Signature: signature}
+	buf = append(buf, seal.fragment()...)
 	return c.end(buf, start)
 }
 
-// sealEvent is what a seal says: how many events there are before it, the last one's hash, and a signature over sealText.
+// sealEvent is what a seal says: how many events there are before it, the last one's hash, and a signature over sealText. In a
+// shared file it has none: the ledger's is over the lines of many sessions.
 type sealEvent struct {
 	Events    uint64 `json:"events"`
 	Last      string `json:"last"`
-	Signature []byte `json:"signature"`
+	Signature []byte `json:"signature,omitempty"`
 }
 
-// openEvent is what a session's first event says.
+// openEvent is what a session's first event says. In a shared file every line names the session first.
 type openEvent struct {
 	Version int    `json:"version"`
-	Session string `json:"session"`
+	Session string `json:"session,omitempty"`
 	Meta
 }
 

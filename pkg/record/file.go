@@ -71,13 +71,16 @@ func (l *lineReader) reset(r io.Reader) {
 // incomplete follows it.
 func (l *lineReader) next() ([]byte, error) {
 	line, err := l.r.ReadSlice('\n')
-	long := errors.Is(err, bufio.ErrBufferFull)
+	long, size := errors.Is(err, bufio.ErrBufferFull), int64(len(line))
 	for errors.Is(err, bufio.ErrBufferFull) {
-		_, err = l.r.ReadSlice('\n')
+		var more []byte
+		more, err = l.r.ReadSlice('\n')
+		size += int64(len(more))
 	}
 	switch {
 	case err == nil && long:
 		l.number++
+		l.offset += size
 		return nil, errTooLong
 	case err == nil:
 		l.number++
@@ -126,6 +129,8 @@ func sessionFile(id string) string { return filepath.Join(sessionsName, id, even
 const (
 	sessionsName = "sessions"
 	eventsName   = "events.jsonl"
+	sharedName   = "shared"
+	sharedSuffix = ".jsonl"
 	ledgerName   = "ledger.jsonl"
 	headName     = "ledger.head"
 	keyName      = "record.key"

@@ -123,6 +123,11 @@ func sealText(id string, events uint64, last hash, sealed time.Time) []byte {
 		id, events, last, appendTime(nil, sealed))
 }
 
+// ledgerText is what is signed in the ledger itself: all lines up to a chain's end.
+func ledgerText(end chain) []byte {
+	return fmt.Appendf(nil, "sallyport record v1 ledger\ncount %d\nlast %s\n", end.seq, end.hash)
+}
+
 func headText(count uint64, last hash, written time.Time) []byte {
 	return fmt.Appendf(nil, "sallyport record v1 head\ncount %d\nlast %s\ntime %s\n", count, last, appendTime(nil, written))
 }

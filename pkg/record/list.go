@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -32,7 +33,8 @@ func List(dir string) ([]Summary, error) {
 	}
 	defer file.Close()
 	var list []Summary
-	places := map[string]int{} // in list, of sessions that are not sealed
+	places := map[string]int{}    // in list, of sessions that are not sealed
+	shared := map[string]string{} // the file that a session shares
 	lines := newLineReader(nil)
 	scanned, err := scanLedger(file, lines, func(h lineHead, line []byte) error {
 		id := sessionOf(h)
@@ -45,7 +47,7 @@ func List(dir string) ([]Summary, error) {
 				return err
 			}
 			s.ID, s.Meta = l.Session, l.Meta.unescape()
-			places[id] = len(list)
+			places[id], shared[id] = len(list), l.File
 			list = append(list, s)
 		case typeSeal:
 			var l sealLine
@@ -58,6 +60,7 @@ func List(dir string) ([]Summary, error) {
 			list[place].Open, list[place].Ending = false, l.Ending
 			list[place].Reason = Unescape(l.Reason)
 			delete(places, id)
+			delete(shared, id)
 		case typeDamaged:
 			var l damagedLine
 			if err := decodeLine(line, &l); err != nil {
@@ -66,6 +69,7 @@ func List(dir string) ([]Summary, error) {
 			if known {
 				list[place].Open, list[place].Damaged = false, l.Reason
 				delete(places, id)
+				delete(shared, id)
 			}
 		}
 		return nil
@@ -73,8 +77,9 @@ func List(dir string) ([]Summary, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list sessions: %w", err)
 	}
+	scans := newScanner(dir, lines)
 	for id, place := range places {
-		if err := list[place].soFar(dir, id, lines); err != nil {
+		if err := list[place].soFar(scans, id, shared[id]); err != nil {
 			return nil, fmt.Errorf("list sessions: %w", err)
 		}
 	}
@@ -85,15 +90,15 @@ func List(dir string) ([]Summary, error) {
 	return list, nil
 }
 
-// soFar fills in what an open session's own file says.
-func (s *Summary) soFar(dir, id string, lines *lineReader) error {
-	scanned, err := scanSession(dir, id, lines)
+// soFar fills in what an open session's file says.
+func (s *Summary) soFar(scans *scanner, id, shared string) error {
+	scanned, err := scans.session(id, shared, false)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		s.Open, s.Damaged = false, sessionFile(id)+": it is missing"
-		return nil
 	case err != nil:
 		return err
+	case scanned.missing:
+		s.Open, s.Damaged = false, scanned.fault.Error()
+		return nil
 	case scanned.fault != nil:
 		s.Damaged = scanned.fault.Error()
 	}
@@ -123,15 +128,9 @@ func Find(dir, prefix string) (string, error) {
 	if ValidID(want) {
 		return want, nil
 	}
-	entries, err := os.ReadDir(filepath.Join(dir, sessionsName))
+	found, err := idsOf(dir, want)
 	if err != nil {
 		return "", fmt.Errorf("find session %s: %w", prefix, err)
-	}
-	var found []string
-	for _, e := range entries {
-		if id := e.Name(); strings.HasPrefix(id, want) && ValidID(id) {
-			found = append(found, id)
-		}
 	}
 	switch {
 	case len(found) == 0:
@@ -144,4 +143,34 @@ func Find(dir, prefix string) (string, error) {
 		shown += " …"
 	}
 	return "", fmt.Errorf("session %s: %d sessions begin so: %s", prefix, len(found), shown)
+}
+
+// idsOf are the sessions that begin with prefix, in order: those that have a directory, and those of which the ledger tells.
+func idsOf(dir, prefix string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(dir, sessionsName))
+	if err != nil {
+		return nil, err
+	}
+	ids := map[string]bool{}
+	for _, e := range entries {
+		ids[e.Name()] = ValidID(e.Name()) && strings.HasPrefix(e.Name(), prefix)
+	}
+	file, err := os.Open(filepath.Join(dir, ledgerName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if err == nil {
+		defer file.Close()
+		_, err = scanLedger(file, newLineReader(nil), func(h lineHead, _ []byte) error {
+			if id := sessionOf(h); h.typ == typeOpen && strings.HasPrefix(id, prefix) {
+				ids[id] = true
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	maps.DeleteFunc(ids, func(_ string, fits bool) bool { return !fits })
+	return slices.Sorted(maps.Keys(ids)), nil
 }

@@ -5,10 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"iter"
-	"os"
 	"strconv"
 	"time"
 )
@@ -55,18 +52,14 @@ func read(dir, id string, yield func(Entry) bool) error {
 	if !ValidID(id) {
 		return ErrNotFound
 	}
-	file, err := os.Open(sessionPath(dir, id))
-	if errors.Is(err, fs.ErrNotExist) {
-		return ErrNotFound
-	}
+	source, err := findSource(dir, id)
 	if err != nil {
 		return err
 	}
-	defer file.Close()
+	defer source.Close()
 	// Results come in any order, before or after later operations, so they are read first.
-	lines := newLineReader(file)
 	results := map[uint64]resultEvent{}
-	err = eachLine(lines, id, func(h lineHead, line []byte) (bool, error) {
+	err = source.each(func(h lineHead, line []byte) (bool, error) {
 		if h.typ != typeResult {
 			return true, nil
 		}
@@ -78,42 +71,12 @@ func read(dir, id string, yield func(Entry) bool) error {
 	if err != nil {
 		return err
 	}
-	if _, err := file.Seek(0, io.SeekStart); err != nil {
-		return err
-	}
-	lines.reset(file)
 	r := reader{results: results, yield: yield}
-	if err := eachLine(lines, id, r.line); err != nil {
+	if err := source.each(r.line); err != nil {
 		return err
 	}
 	_, err = r.flush()
 	return err
-}
-
-// eachLine calls f for each complete line until it is false.
-func eachLine(lines *lineReader, id string, f func(h lineHead, line []byte) (bool, error)) error {
-	for {
-		line, err := lines.next()
-		if errors.Is(err, io.EOF) || errors.Is(err, errTorn) {
-			return nil
-		}
-		var h lineHead
-		if err == nil {
-			h, err = parseHead(line)
-		} else if !errors.Is(err, errTooLong) {
-			return err
-		}
-		more := false
-		if err == nil {
-			more, err = f(h, line)
-		}
-		if err != nil {
-			return &Fault{File: sessionFile(id), Line: lines.number, Session: id, What: err.Error()}
-		}
-		if !more {
-			return nil
-		}
-	}
 }
 
 // resultEvent is what a result's line says.
@@ -151,7 +114,7 @@ func (r *reader) line(h lineHead, line []byte) (bool, error) {
 	if more, err := r.flush(); !more || err != nil {
 		return more, err
 	}
-	if h.typ == typeResult || h.typ == typeSeal {
+	if h.typ == typeResult || h.typ == typeSeal || h.typ == typeContinued {
 		return true, nil
 	}
 	var continued struct {
@@ -200,7 +163,11 @@ func (r *reader) flush() (bool, error) {
 	}
 	object := strconv.AppendUint([]byte(`{"seq":`), e.Seq, 10)
 	object = append(append(appendTime(append(object, `,"time":"`...), e.Time), `","type":"`...), e.Type...)
-	object = append(append(object, '"'), members...)
+	object = append(object, '"')
+	if e.Type == typeOpen && r.head.session != "" {
+		object = append(append(append(object, `,"session":"`...), r.head.session...), '"')
+	}
+	object = append(object, members...)
 	if e.Type == typeOperation {
 		operation, err := r.operation(append(object[:len(object):len(object)], '}'))
 		if err != nil {

@@ -17,8 +17,10 @@ import (
 // open makes or loads all that a Store needs, and puts in order what processes before left behind; beside says that there may be
 // another process that writes.
 func (s *Store) open(now time.Time, beside bool) error {
-	if err := os.MkdirAll(filepath.Join(s.dir, sessionsName), 0o700); err != nil {
-		return err
+	for _, name := range []string{sessionsName, sharedName} {
+		if err := os.MkdirAll(filepath.Join(s.dir, name), 0o700); err != nil {
+			return err
+		}
 	}
 	var (
 		alone bool
@@ -31,7 +33,7 @@ func (s *Store) open(now time.Time, beside bool) error {
 	if err != nil {
 		return err
 	}
-	s.ledger = &ledger{dir: s.dir, file: appendFile{file: file}, chain: ledgerChain(), others: map[string]hash{}}
+	s.ledger = &ledger{dir: s.dir, file: appendFile{file: file}, chain: ledgerChain(), others: map[string]other{}}
 	head, hasHead, err := readHead(s.dir)
 	if err != nil {
 		return err
@@ -80,13 +82,17 @@ func (s *Store) open(now time.Time, beside bool) error {
 		// Sessions that the other process is beginning look like abandoned ones, and lines without a head are its newest.
 		start.Uncovered = 0
 	}
-	if start.Interrupted, err = s.sweep(now, lines); err != nil {
+	if start.Interrupted, err = s.sweep(now, newScanner(s.dir, lines)); err != nil {
 		return err
 	}
-	if err := s.ledger.write(now, typeStart, start); err != nil {
+	err = s.ledger.appendSigned(now, typeStart, func(signature []byte) any {
+		start.Signature = signature
+		return start
+	})
+	if err != nil {
 		return err
 	}
-	if start != (startLine{}) {
+	if start.Interrupted > 0 || start.DroppedBytes > 0 || start.Uncovered > 0 {
 		s.log.Warn("the record was not closed by the process before", zap.Int("interrupted_sessions", start.Interrupted),
 			zap.Int64("dropped_ledger_bytes", start.DroppedBytes), zap.Uint64("uncovered_ledger_lines", start.Uncovered))
 	}
@@ -119,30 +125,26 @@ func (s *Store) openKey(scanned *ledgerScan, hasHead bool) error {
 }
 
 // recoverSession seals a session that has lost its writer.
-func (s *Store) recoverSession(now time.Time, id string, first hash, lines *lineReader) (sealed bool, err error) {
-	scanned, err := scanSession(s.dir, id, lines)
-	if errors.Is(err, fs.ErrNotExist) {
-		return false, s.damaged(now, id, &Fault{File: sessionFile(id), What: "it is missing"})
-	}
+func (s *Store) recoverSession(now time.Time, id string, known other, scans *scanner) (sealed bool, err error) {
+	scanned, err := scans.session(id, known.file, true)
 	if err != nil {
 		return false, err
 	}
-	if fault := scanned.check(s.key.Public().(ed25519.PublicKey), first); fault != nil {
+	if fault := scanned.check(s.key.Public().(ed25519.PublicKey), known.first); fault != nil {
 		return false, s.damaged(now, id, fault)
 	}
-	if scanned.seal != nil { // only the ledger's line is missing
-		return true, s.ledger.write(now, typeSeal, scanned.line())
+	line := scanned.sealLine()
+	if line == nil { // else only the ledger's is missing
+		if line, err = s.sealInterrupted(now, scanned); err != nil {
+			return false, err
+		}
 	}
-	line, err := s.sealInterrupted(now, scanned)
-	if err != nil {
-		return false, err
-	}
-	return true, s.ledger.write(now, typeSeal, line)
+	return true, s.ledger.append(now, entry{typ: typeSeal, members: line.fragment(), unsigned: len(line.Signature) == 0})
 }
 
 // sealInterrupted cuts an incomplete last event off, says so, and closes and seals the session.
 func (s *Store) sealInterrupted(now time.Time, scanned *scan) (*sealLine, error) {
-	file, err := os.OpenFile(sessionPath(s.dir, scanned.id), os.O_WRONLY|os.O_APPEND, 0)
+	file, err := os.OpenFile(filepath.Join(s.dir, scanned.file), os.O_WRONLY|os.O_APPEND, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -151,7 +153,7 @@ func (s *Store) sealInterrupted(now time.Time, scanned *scan) (*sealLine, error)
 	end := scanned.chain
 	ending := Ending{Reason: reasonInterrupted, Totals: scanned.totals, Duration: scanned.ended.Sub(scanned.began)}
 	buf := appendEvent(nil, &end, now, &event{typ: typeRecovered, head: NewFragment(recoveredEvent{DroppedBytes: scanned.torn})})
-	buf = appendEvent(buf, &end, now, &event{typ: typeClose, head: NewFragment(ending)})
+	buf = appendEvent(buf, &end, now, &event{typ: typeClose, head: ending.fragment()})
 	line := newSealLine(s.key, scanned.id, ending, end, now)
 	buf = appendSeal(buf, &end, now, line.Signature)
 	if err := out.append(buf); err != nil {
@@ -178,11 +180,11 @@ func (s *Store) clearAbandoned(now time.Time, known map[string]bool, lines *line
 		if known[id] || !ValidID(id) {
 			continue
 		}
-		scanned, err := scanSession(s.dir, id, lines)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		scanned, err := newScanner(s.dir, lines).session(id, "", false)
+		if err != nil {
 			return err
 		}
-		if err == nil && !scanned.onlyOpen() {
+		if !scanned.missing && !scanned.onlyOpen() {
 			s.log.Error("the ledger does not have a session that is stored", zap.String("session", id))
 			continue
 		}

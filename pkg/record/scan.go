@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"time"
 )
@@ -13,10 +14,14 @@ import (
 // A scan is what a session's file holds, up to its end or to the first line that is not as it was written.
 type scan struct {
 	id       string
-	first    hash  // of the first event
-	chain    chain // behind the last event, the seal not counted
-	size     int64 // of the sound lines
-	torn     int64 // bytes of an incomplete line behind them
+	file     string // that it ends in, relative to the state directory
+	line     int    // of the last event, in file
+	moved    bool   // it goes on in its own file
+	missing  bool   // file is not there
+	first    hash   // of the first event
+	chain    chain  // behind the last event, the seal not counted
+	size     int64  // of file's sound lines
+	torn     int64  // bytes of an incomplete line behind them
 	began    time.Time
 	ended    time.Time // of the last event
 	open     openEvent
@@ -30,49 +35,72 @@ type scan struct {
 // onlyOpen is true when the session has no event but its first, or not even that.
 func (s *scan) onlyOpen() bool { return s.fault == nil && s.chain.seq <= 1 && s.seal == nil }
 
-// scanSession reads a session's file. An error is one of the file system; what is wrong with the content is the scan's fault.
-func scanSession(dir, id string, lines *lineReader) (*scan, error) {
-	file, err := os.Open(sessionPath(dir, id))
+// readOwn reads the session's own file. An error is one of the file system; what is wrong with the content is the scan's fault.
+func (s *scan) readOwn(dir string, lines *lineReader) error {
+	s.file, s.line, s.size, s.torn, s.moved = sessionFile(s.id), 0, 0, 0, false
+	file, err := os.Open(sessionPath(dir, s.id))
+	if errors.Is(err, fs.ErrNotExist) {
+		s.lose()
+		return nil
+	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer file.Close()
 	info, err := file.Stat()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	lines.reset(file)
-	s := &scan{id: id, chain: sessionChain(id)}
-	for {
+	for s.fault == nil {
 		line, err := lines.next()
 		switch {
 		case errors.Is(err, io.EOF):
-			return s, nil
+			return nil
 		case errors.Is(err, errTorn):
 			// A live session may have grown since.
 			s.torn = max(info.Size()-s.size, 1)
 			if s.seal != nil {
-				s.fault = &Fault{File: sessionFile(id), Line: lines.number + 1, Session: id, What: "something follows the seal"}
+				s.fail(lines.number+1, errors.New("something follows the seal"))
 			}
-			return s, nil
+			return nil
 		case errors.Is(err, errTooLong):
+			s.fail(lines.number, err)
 		case err != nil:
-			return nil, err
+			return err
 		default:
-			err = s.add(line)
+			s.take(line, lines.number)
+			s.size = lines.offset
 		}
-		if err != nil {
-			s.fault = &Fault{File: sessionFile(id), Line: lines.number, Session: id, What: err.Error()}
-			return s, nil
-		}
-		s.size = lines.offset
 	}
+	return nil
+}
+
+// take takes the next line, which stands in file.
+func (s *scan) take(line []byte, number int) {
+	if err := s.add(line); err != nil {
+		s.fail(number, err)
+		return
+	}
+	s.line = number
+}
+
+// lose says that file is not there.
+func (s *scan) lose() {
+	s.missing, s.fault = true, &Fault{File: s.file, Session: s.id, What: "it is missing"}
+}
+
+func (s *scan) fail(line int, err error) {
+	s.fault = &Fault{File: s.file, Line: line, Session: s.id, What: err.Error()}
 }
 
 // add takes the next line.
 func (s *scan) add(line []byte) error {
-	if s.seal != nil {
+	switch {
+	case s.seal != nil:
 		return errors.New("something follows the seal")
+	case s.moved:
+		return errors.New("the session had gone on in a file of its own")
 	}
 	end := s.chain
 	h, err := end.follow(line)
@@ -112,6 +140,11 @@ func (s *scan) add(line []byte) error {
 		}
 		s.totals.Rows += r.Rows
 		s.totals.Bytes += r.Bytes
+	case typeContinued:
+		if s.file == sessionFile(s.id) {
+			return errors.New("it is a continued event, which does not stand here")
+		}
+		s.moved = true
 	case typeClose:
 		s.ending = new(Ending)
 		if err := decodeLine(line, s.ending); err != nil {
@@ -143,7 +176,7 @@ func (s *scan) addSeal(line []byte, h lineHead) error {
 
 // check is what is wrong with the session, first being the hash that the ledger has of its first event; nil when it is sound.
 func (s *scan) check(key ed25519.PublicKey, first hash) *Fault {
-	fault := &Fault{File: sessionFile(s.id), Session: s.id}
+	fault := &Fault{File: s.file, Session: s.id}
 	switch {
 	case s.fault != nil:
 		return s.fault
@@ -151,18 +184,24 @@ func (s *scan) check(key ed25519.PublicKey, first hash) *Fault {
 		fault.What = "it has no event"
 	case s.first != first:
 		fault.Line, fault.What = 1, "it is not the event that the ledger has as the session's first"
-	case s.seal != nil && !signed(key, s.text(), s.seal.Signature):
-		fault.Line, fault.What = int(s.chain.seq)+1, "the signature of the seal is not by the record's key"
+	case s.seal != nil && s.signs() && !signed(key, s.text(), s.seal.Signature):
+		fault.Line, fault.What = s.line, "the signature of the seal is not by the record's key"
 	default:
 		return nil
 	}
 	return fault
 }
 
-// line is what the ledger says of the sealed session.
-func (s *scan) line() *sealLine {
+// signs is false for a seal that the ledger's signatures cover: it stands in a shared file, and has none.
+func (s *scan) signs() bool { return len(s.seal.Signature) > 0 || s.file == sessionFile(s.id) }
+
+// sealLine is what the ledger says of the session when it is sealed; else nil.
+func (s *scan) sealLine() *sealLine {
+	if s.seal == nil {
+		return nil
+	}
 	return &sealLine{
-		Session: s.id, Ending: *s.ending, Events: s.seal.Events, Last: s.seal.Last, Sealed: string(appendTime(nil, s.sealedAt)),
+		Session: s.id, Ending: *s.ending, Events: s.seal.Events, Last: s.seal.Last, Sealed: timeText(s.sealedAt),
 		Signature: s.seal.Signature,
 	}
 }
@@ -187,7 +226,8 @@ func scanLedger(file *os.File, lines *lineReader, visit func(h lineHead, line []
 	if err != nil {
 		return nil, err
 	}
-	lines.reset(file)
+	// No further: writers may be faster than this reader.
+	lines.reset(io.NewSectionReader(file, 0, info.Size()))
 	s := &ledgerScan{chain: ledgerChain(), at: map[uint64]hash{0: ledgerChain().hash}}
 	for {
 		line, err := lines.next()

@@ -27,9 +27,11 @@ type Session struct {
 	began time.Time
 
 	mu     sync.Mutex
-	file   appendFile
-	chain  chain  // behind the last line of buf
-	buf    []byte // whole lines that are not yet in the file
+	file   appendFile  // unless the session shares one
+	shared *sharedFile // else nil
+	grown  int         // bytes that it was given
+	chain  chain       // behind the last line of buf
+	buf    []byte      // whole lines that are not yet in the file
 	totals Totals
 
 	closing bool
@@ -67,7 +69,7 @@ func allows(decision []byte) bool { return bytes.HasPrefix(decision, []byte(`"de
 // types that the package itself writes. detail may be nil. It is written like an operation.
 func (s *Session) Note(kind string, detail Fragment) error {
 	switch kind {
-	case typeOpen, typeOperation, typeResult, typeText, typeRecovered, typeClose, typeSeal:
+	case typeOpen, typeOperation, typeResult, typeText, typeRecovered, typeContinued, typeClose, typeSeal:
 		return fmt.Errorf("record a note: its kind %s is taken", kind)
 	}
 	if !validType(kind) {
@@ -105,14 +107,25 @@ func (s *Session) flush() error {
 	if len(s.buf) == 0 {
 		return nil
 	}
-	if err := s.file.append(s.buf); err != nil {
+	if err := s.append(s.buf); err != nil {
 		return err
 	}
+	s.grown += len(s.buf)
 	s.buf = s.buf[:0]
 	if cap(s.buf) > maxKept {
 		s.buf = nil
 	}
+	if s.shared != nil && s.grown > moveAbove && !s.closing {
+		s.moveOut()
+	}
 	return nil
+}
+
+func (s *Session) append(lines []byte) error {
+	if s.shared != nil {
+		return s.shared.append(lines)
+	}
+	return s.file.append(lines)
 }
 
 // Result records how an operation ended, in any order. It is written with the session's next event, within a second, or at
@@ -168,7 +181,12 @@ func (s *Session) seal() error {
 		}
 		s.sealed = line
 	}
-	if err := s.store.ledger.write(time.Now(), typeSeal, s.sealed); err != nil {
+	if s.shared != nil {
+		s.done, s.buf = true, nil
+		s.store.enterLater(s)
+		return nil
+	}
+	if err := s.store.ledger.append(time.Now(), entry{typ: typeSeal, members: s.sealed.fragment()}); err != nil {
 		return err
 	}
 	s.done = true
@@ -179,22 +197,27 @@ func (s *Session) seal() error {
 
 func (s *Session) writeSeal() (*sealLine, error) {
 	now := time.Now()
-	e := event{typ: typeClose, body: NewFragment(s.ending)}
+	e := event{typ: typeClose, body: s.ending.fragment()}
 	if err := e.check(); err != nil {
 		return nil, err
 	}
 	s.buf = appendEvent(s.buf, &s.chain, now, &e)
-	line := newSealLine(s.store.key, s.id, s.ending, s.chain, now)
+	key := s.store.key
+	if s.shared != nil {
+		key = nil // the ledger is signed for all that end in a moment
+	}
+	line := newSealLine(key, s.id, s.ending, s.chain, now)
 	s.buf = appendSeal(s.buf, &s.chain, now, line.Signature)
 	return line, s.flush()
 }
 
-// newSealLine seals a session whose last event is the chain's end.
+// newSealLine seals a session whose last event is the chain's end. It has no signature without a key.
 func newSealLine(key ed25519.PrivateKey, id string, ending Ending, end chain, now time.Time) *sealLine {
-	return &sealLine{
-		Session: id, Ending: ending, Events: end.seq, Last: end.hash.String(), Sealed: string(appendTime(nil, now)),
-		Signature: ed25519.Sign(key, sealText(id, end.seq, end.hash, now)),
+	line := &sealLine{Session: id, Ending: ending, Events: end.seq, Last: end.hash.String(), Sealed: timeText(now)}
+	if key != nil {
+		line.Signature = ed25519.Sign(key, sealText(id, end.seq, end.hash, now))
 	}
+	return line
 }
 
 // maintain writes what waits: results, and what is left of a close that failed.

@@ -20,8 +20,8 @@ import (
 //   - record.lock is held shared by every writer for its life. A process that opens the store alone takes it exclusively
 //     first, and so finds out that there is no other.
 //   - The ledger is locked for each line that is appended. Who has the lock first follows the lines that others wrote.
-//   - A session's file is locked by who writes it. An unsealed session without a lock has lost its writer, and whoever finds it
-//     seals it as interrupted.
+//   - A session's file, or the one that it shares, is locked by who writes it. An unsealed session without a lock has lost its
+//     writer, and whoever finds it seals it as interrupted.
 
 // sweepInterval is how often a store looks for sessions of processes that are gone.
 const sweepInterval = 2 * time.Second
@@ -131,11 +131,11 @@ func (l *ledger) cutTorn() (torn int64, err error) {
 func (l *ledger) note(h lineHead) error {
 	switch h.typ {
 	case typeOpen:
-		first, err := firstOf(h)
+		o, err := otherOf(h)
 		if err != nil {
 			return err
 		}
-		l.others[sessionOf(h)] = first
+		l.others[sessionOf(h)] = o
 	case typeSeal, typeDamaged:
 		delete(l.others, sessionOf(h))
 	}
@@ -143,12 +143,12 @@ func (l *ledger) note(h lineHead) error {
 }
 
 // sweep seals the sessions of other processes that have lost their writer, and returns how many.
-func (s *Store) sweep(now time.Time, lines *lineReader) (interrupted int, err error) {
+func (s *Store) sweep(now time.Time, scans *scanner) (interrupted int, err error) {
 	s.ledger.mu.Lock()
-	ids := slices.Sorted(maps.Keys(s.ledger.others))
+	others := maps.Clone(s.ledger.others)
 	s.ledger.mu.Unlock()
-	for _, id := range ids {
-		sealed, err := s.sweepSession(now, id, lines)
+	for _, id := range slices.Sorted(maps.Keys(others)) {
+		sealed, err := s.sweepSession(now, id, others[id], scans)
 		if err != nil {
 			return interrupted, fmt.Errorf("recover session %s: %w", id, err)
 		}
@@ -159,30 +159,37 @@ func (s *Store) sweep(now time.Time, lines *lineReader) (interrupted int, err er
 	return interrupted, nil
 }
 
-func (s *Store) sweepSession(now time.Time, id string, lines *lineReader) (sealed bool, err error) {
-	file, err := os.OpenFile(sessionPath(s.dir, id), os.O_WRONLY|os.O_APPEND, 0)
-	if err == nil {
+func (s *Store) sweepSession(now time.Time, id string, known other, scans *scanner) (sealed bool, err error) {
+	// In this order: a session that moves out of a shared file has its own locked before it gives the other up.
+	paths := []string{sessionPath(s.dir, id)}
+	if known.file != "" {
+		paths = []string{filepath.Join(s.dir, known.file), paths[0]}
+	}
+	for _, path := range paths {
+		file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
 		defer file.Close()
-		if err = flock(file, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, ErrLocked) {
+		if err := flock(file, unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, ErrLocked) {
 			return false, nil
+		} else if err != nil {
+			return false, err
 		}
 	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return false, err
-	}
 	// Its writer gives the lock up after the ledger has the seal.
-	var (
-		first hash
-		open  bool
-	)
+	open := false
 	err = s.ledger.exclusively(func() error {
-		first, open = s.ledger.others[id]
+		_, open = s.ledger.others[id]
 		return nil
 	})
 	if err != nil || !open {
 		return false, err
 	}
-	if sealed, err = s.recoverSession(now, id, first, lines); err != nil {
+	if sealed, err = s.recoverSession(now, id, known, scans); err != nil {
 		return false, err
 	}
 	s.ledger.mu.Lock()

@@ -29,8 +29,15 @@ func (s *Store) die() {
 	<-s.stopped
 	for session := range live {
 		session.mu.Lock()
-		session.file.file.Close()
+		if session.shared != nil {
+			session.shared.file.file.Close()
+		} else {
+			session.file.file.Close()
+		}
 		session.mu.Unlock()
+	}
+	if s.places.current != nil {
+		s.places.current.file.file.Close()
 	}
 	s.ledger.file.file.Close()
 	s.lock.Close()
@@ -77,12 +84,12 @@ func TestSessionsOfALivingProcessAreLeftAlone(t *testing.T) {
 	before := openTestStore(t, dir)
 	session := begin(t, before)
 	after := joinTestStore(t, dir)
-	if interrupted, err := after.sweep(time.Now(), newLineReader(nil)); interrupted != 0 || err != nil {
+	if interrupted, err := after.sweep(time.Now(), newScanner(dir, newLineReader(nil))); interrupted != 0 || err != nil {
 		t.Errorf("sealed %d, %v", interrupted, err)
 	}
 	operate(t, session, query("SELECT 1"))
 	must(t, session.Close("terminated"))
-	if interrupted, err := after.sweep(time.Now(), newLineReader(nil)); interrupted != 0 || err != nil {
+	if interrupted, err := after.sweep(time.Now(), newScanner(dir, newLineReader(nil))); interrupted != 0 || err != nil {
 		t.Errorf("after its seal: sealed %d, %v", interrupted, err)
 	}
 	list, err := List(dir)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -29,12 +28,14 @@ type Store struct {
 	key    ed25519.PrivateKey
 	ledger *ledger
 	ids    ids
+	places places
 
 	refusals refusals
 
 	mu     sync.Mutex
 	live   map[*Session]struct{}
-	broken error // why what waits could not be written when that was last tried
+	sealed []*Session // in their shared files, and not in the ledger yet
+	broken error      // why what waits could not be written when that was last tried
 	closed bool
 
 	stop, stopped chan struct{}
@@ -84,12 +85,7 @@ func (s *Store) Begin(meta Meta) (*Session, error) {
 
 func (s *Store) begin(meta Meta) (_ *Session, err error) {
 	now := time.Now()
-	id := s.ids.next(now)
-	e := event{typ: typeOpen, head: NewFragment(openEvent{Version: formatVersion, Session: id, Meta: meta})}
-	if err := e.check(); err != nil {
-		return nil, err
-	}
-	session := &Session{store: s, id: id, began: now, chain: sessionChain(id), buf: make([]byte, 0, 2<<10)}
+	session := &Session{store: s, began: now, buf: make([]byte, 0, 2<<10)}
 	session.mu.Lock() // the flusher and Close wait until there is a session, or none
 	defer session.mu.Unlock()
 	if err := s.admit(session); err != nil {
@@ -101,22 +97,30 @@ func (s *Store) begin(meta Meta) (_ *Session, err error) {
 			s.forget(session)
 		}
 	}()
-	directory := filepath.Join(s.dir, sessionsName, id)
-	if err := os.Mkdir(directory, 0o700); err != nil {
-		return nil, err
+	opened, own := openEvent{Version: formatVersion, Meta: meta}, s.places.own(now)
+	// The file is locked before the ledger has the session: without the lock, it is taken for one that has lost its writer.
+	if own {
+		session.id = s.ids.next(now)
+		session.chain, opened.Session = sessionChain(session.id), session.id
+		session.file.file, err = s.createOwn(session.id)
+	} else if session.shared, err = s.share(now); err == nil {
+		session.id = s.ids.next(now) // and not before: a shared file has the lowest id
+		session.chain = sharedChain(session.id)
 	}
-	defer func() {
-		if err != nil {
-			session.file.file.Close()
-			err = errors.Join(err, os.RemoveAll(directory))
-		}
-	}()
-	session.file.file, err = os.OpenFile(filepath.Join(directory, eventsName), os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return nil, err
 	}
-	// Before the ledger has it: without the lock, a session is taken for one that has lost its writer.
-	if err := flock(session.file.file, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	defer func() {
+		switch {
+		case err == nil:
+		case own:
+			err = errors.Join(err, s.discardOwn(session.id, session.file.file))
+		default:
+			err = errors.Join(err, session.shared.release())
+		}
+	}()
+	e := event{typ: typeOpen, head: opened.fragment()}
+	if err := e.check(); err != nil {
 		return nil, err
 	}
 	session.buf = appendEvent(session.buf, &session.chain, now, &e)
@@ -124,8 +128,13 @@ func (s *Store) begin(meta Meta) (_ *Session, err error) {
 		return nil, err
 	}
 	first := session.chain.hash
-	line := openLine{Session: id, First: first.String(), Meta: meta, Signature: ed25519.Sign(s.key, openText(id, first))}
-	if err := s.ledger.write(now, typeOpen, line); err != nil {
+	line := openLine{Session: session.id, First: first.String(), Meta: meta}
+	if own {
+		line.Signature = ed25519.Sign(s.key, openText(session.id, first))
+	} else {
+		line.File = session.shared.name
+	}
+	if err := s.ledger.append(now, entry{typ: typeOpen, members: line.fragment(), unsigned: !own}); err != nil {
 		return nil, err
 	}
 	return session, nil
@@ -163,14 +172,14 @@ func (s *Store) flush() {
 		case <-s.stop:
 			return
 		case now := <-ticker.C:
-			err := s.maintain(now)
+			err := errors.Join(s.maintain(now), s.ledger.sign(now))
 			if now.Sub(head) >= headInterval {
 				head = now
 				err = errors.Join(err, s.ledger.writeHead(now))
 			}
 			if now.Sub(swept) >= sweepInterval {
 				swept = now
-				interrupted, sweepErr := s.sweep(now, lines)
+				interrupted, sweepErr := s.sweep(now, newScanner(s.dir, lines))
 				err = errors.Join(err, sweepErr)
 				if interrupted > 0 {
 					s.log.Warn("sealed sessions of a process that is gone", zap.Int("interrupted_sessions", interrupted))
@@ -195,7 +204,41 @@ func (s *Store) maintain(now time.Time) error {
 			first = fmt.Errorf("session %s: %w", session.id, err)
 		}
 	}
-	return errors.Join(first, s.writeSuppressed(now, false))
+	return errors.Join(first, s.enterSeals(now), s.writeSuppressed(now, false))
+}
+
+// enterLater has the ledger's line about a session that is sealed in a shared file written with those of others.
+func (s *Store) enterLater(session *Session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.live, session)
+	s.sealed = append(s.sealed, session)
+}
+
+// enterSeals writes the lines that wait, all or none.
+func (s *Store) enterSeals(now time.Time) error {
+	s.mu.Lock()
+	sessions := s.sealed
+	s.sealed = nil
+	s.mu.Unlock()
+	if len(sessions) == 0 {
+		return nil
+	}
+	entries := make([]entry, len(sessions))
+	for i, session := range sessions {
+		entries[i] = entry{typ: typeSeal, members: session.sealed.fragment(), unsigned: true}
+	}
+	err := s.ledger.append(now, entries...)
+	if err != nil {
+		s.mu.Lock()
+		s.sealed = append(sessions, s.sealed...)
+		s.mu.Unlock()
+		return err
+	}
+	for _, session := range sessions {
+		err = errors.Join(err, session.shared.release())
+	}
+	return err
 }
 
 // report remembers whether what waits could be written; while it can not, no session begins. Each change is logged once.
@@ -234,9 +277,14 @@ func (s *Store) Close() error {
 		errs = append(errs, session.Close(reasonStopped))
 	}
 	now := time.Now()
+	// Whether another process writes on: this one gives its own lock up for the answer.
+	last := flock(s.lock, unix.LOCK_EX|unix.LOCK_NB) == nil
 	errs = append(errs,
+		s.enterSeals(now),
+		s.places.closeShared(),
 		s.writeSuppressed(now, true),
-		s.ledger.write(now, typeStop, struct{}{}),
+		s.ledger.sign(now),
+		s.ledger.write(now, typeStop, stopLine{Last: last}),
 		s.ledger.writeHead(now),
 		s.ledger.file.file.Close(), s.lock.Close())
 	if err := errors.Join(errs...); err != nil {

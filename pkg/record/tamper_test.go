@@ -12,10 +12,15 @@ import (
 )
 
 // smallStore is a closed store with two sessions and a refused connection.
-func smallStore(t *testing.T) (dir string, ids []string) {
+func smallStore(t *testing.T) (dir string, ids []string) { return makeSmallStore(t, false) }
+
+func makeSmallStore(t *testing.T, shared bool) (dir string, ids []string) {
 	t.Helper()
 	dir = t.TempDir()
 	store := openTestStore(t, dir)
+	if shared {
+		store.shareAll()
+	}
 	store.Refuse("no_policy", testMeta)
 	for range 2 {
 		session := begin(t, store)
@@ -36,7 +41,13 @@ const (
 )
 
 func TestEveryFlippedByteIsFound(t *testing.T) {
-	dir, _ := smallStore(t)
+	for name, shared := range placements {
+		t.Run(name, func(t *testing.T) { flipEveryByte(t, shared) })
+	}
+}
+
+func flipEveryByte(t *testing.T, shared bool) {
+	dir, _ := makeSmallStore(t, shared)
 	flipped := 0
 	for path, whole := range tree(t, dir) {
 		if filepath.Base(path) == keyName {
@@ -59,7 +70,13 @@ func TestEveryFlippedByteIsFound(t *testing.T) {
 }
 
 func TestEveryCutIsFound(t *testing.T) {
-	dir, _ := smallStore(t)
+	for name, shared := range placements {
+		t.Run(name, func(t *testing.T) { cutEverywhere(t, shared) })
+	}
+}
+
+func cutEverywhere(t *testing.T, shared bool) {
+	dir, _ := makeSmallStore(t, shared)
 	for path, whole := range tree(t, dir) {
 		if filepath.Base(path) == keyName {
 			continue
@@ -169,7 +186,7 @@ func TestTamperingIsFound(t *testing.T) {
 			change(t, ledgerOf(dir), func(b []byte) []byte {
 				return forge(t, b, typeOpen, openLine{Session: id, First: c.hash.String(), Meta: testMeta, Signature: make([]byte, 64)})
 			})
-		}, "ledger.jsonl:9", "its signature is not by the record's key"},
+		}, "ledger.jsonl:9", "it stands behind the end of the last writer"},
 		{"a file was added among the sessions", func(t *testing.T, dir string, _ []string) {
 			must(t, os.WriteFile(filepath.Join(dir, sessionsName, "notes.txt"), nil, 0o600))
 		}, "sessions/notes.txt", "it is no session"},
@@ -189,7 +206,7 @@ func TestTamperingIsFound(t *testing.T) {
 		{"lines of the ledger changed places, and the chain made to fit", func(t *testing.T, dir string, _ []string) {
 			change(t, ledgerOf(dir), func(b []byte) []byte {
 				lines := bytes.SplitAfter(b, []byte("\n"))
-				lines[1], lines[2] = lines[2], lines[1]
+				lines[4], lines[5] = lines[5], lines[4]
 				return rechain(t, ledgerChain(), bytes.Join(lines, nil))
 			})
 		}, "ledger.head", "the ledger was written anew"},
@@ -233,7 +250,7 @@ func TestTamperingIsFound(t *testing.T) {
 				first := appendEvent(nil, &c, testTime, &event{typ: typeKey, head: NewFragment(keyLine{Version: formatVersion, Key: other})})
 				return rechain(t, ledgerChain(), append(first, removeLine(b, 0)...))
 			})
-		}, "sessions/ID1/events.jsonl:6", "the signature of the seal is not by the record's key"},
+		}, "ledger.jsonl:2", "its signature is not by the record's key"},
 		{"the ledger is empty", func(t *testing.T, dir string, _ []string) {
 			change(t, ledgerOf(dir), func([]byte) []byte { return nil })
 		}, "ledger.head", "its signature is not by the record's key"},

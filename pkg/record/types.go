@@ -108,6 +108,7 @@ const (
 	typeResult    = "result"
 	typeText      = "text"
 	typeRecovered = "recovered"
+	typeContinued = "continued"
 	typeClose     = "close"
 	typeSeal      = "seal"
 )
@@ -119,6 +120,7 @@ const (
 	typeStop       = "stop"
 	typeRefused    = "refused"
 	typeSuppressed = "suppressed"
+	typeSigned     = "signed"
 	typeAbandoned  = "abandoned"
 	typeDamaged    = "damaged"
 )

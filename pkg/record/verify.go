@@ -49,7 +49,7 @@ type Report struct {
 func Verify(dir string, o VerifyOptions) (Report, error) {
 	v := &verifier{
 		dir: dir, options: o, known: map[string]*opened{},
-		ledgerLines: newLineReader(nil), lines: newLineReader(nil),
+		ledgerLines: newLineReader(nil), scans: newScanner(dir, newLineReader(nil)),
 	}
 	v.report.Faults, v.report.Notes = []Fault{}, []string{}
 	if err := v.verify(); err != nil {
@@ -64,8 +64,10 @@ type verifier struct {
 	report  Report
 	key     ed25519.PublicKey // that the ledger begins with
 	// known are the sessions that the ledger has; nil when they are sealed, and checked.
-	known              map[string]*opened
-	ledgerLines, lines *lineReader
+	known       map[string]*opened
+	stopped     bool // the last line says that nobody writes any more
+	ledgerLines *lineReader
+	scans       *scanner
 }
 
 // opened is an open line of the ledger.
@@ -78,7 +80,9 @@ type opened struct {
 func (v *verifier) fault(f Fault) { v.report.Faults = append(v.report.Faults, f) }
 
 func (v *verifier) note(format string, args ...any) {
-	v.report.Notes = append(v.report.Notes, fmt.Sprintf(format, args...))
+	if note := fmt.Sprintf(format, args...); !slices.Contains(v.report.Notes, note) { // sessions that share a file share its notes
+		v.report.Notes = append(v.report.Notes, note)
+	}
 }
 
 // verify reads the head first, then the directories, then the ledger: whatever is written meanwhile, each holds what those before it had.
@@ -93,6 +97,13 @@ func (v *verifier) verify() error {
 	directories, err := os.ReadDir(filepath.Join(v.dir, sessionsName))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	shared, other, err := sharedFiles(v.dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range other {
+		v.fault(Fault{File: name, What: "it is no file of sessions"})
 	}
 	file, err := os.Open(filepath.Join(v.dir, ledgerName))
 	if err != nil {
@@ -126,7 +137,11 @@ func (v *verifier) verify() error {
 	}
 	// Behind a fault of the ledger, what it does not have says nothing more.
 	if scanned.fault == nil {
-		return v.strangers(directories, file, scanned.size, covered)
+		missing, err := v.unknown(directories, shared)
+		if err != nil {
+			return err
+		}
+		return v.strangers(missing, file, scanned.size, covered && !v.stopped)
 	}
 	return nil
 }
@@ -185,7 +200,18 @@ func (v *verifier) checkKey(scanned *ledgerScan) {
 func (v *verifier) line(h lineHead, line []byte) (fault, err error) {
 	id := sessionOf(h)
 	number := int(h.seq)
+	if v.stopped && h.typ != typeStart {
+		return errors.New("it stands behind the end of the last writer"), nil
+	}
 	switch h.typ {
+	case typeStart, typeSigned:
+		return v.signedLine(h, line), nil
+	case typeStop:
+		var l stopLine
+		if err := decodeLine(line, &l); err != nil {
+			return err, nil
+		}
+		v.stopped = l.Last
 	case typeKey:
 		var l keyLine
 		if err := decodeLine(line, &l); err != nil {
@@ -202,6 +228,9 @@ func (v *verifier) line(h lineHead, line []byte) (fault, err error) {
 		}
 		if _, ok := v.known[id]; ok || id == "" {
 			return fmt.Errorf("it opens session %q a second time", id), nil
+		}
+		if o.File != "" && !validShared(o.File) {
+			return fmt.Errorf("it names the file %q, which is none of sessions", o.File), nil
 		}
 		if o.first, fault = firstOf(h); fault != nil {
 			return fault, nil
@@ -232,6 +261,20 @@ func (v *verifier) line(h lineHead, line []byte) (fault, err error) {
 	return nil, nil
 }
 
+// signedLine takes a line that signs those before it. Old versions wrote start lines without, but never behind a last stop.
+func (v *verifier) signedLine(h lineHead, line []byte) error {
+	var l signedLine
+	if err := decodeLine(line, &l); err != nil {
+		return err
+	}
+	needed := h.typ == typeSigned || v.stopped
+	v.stopped = false
+	if (needed || len(l.Signature) > 0) && !signed(v.key, ledgerText(chain{seq: h.seq - 1, hash: h.prev}), l.Signature) {
+		return errors.New("its signature is not by the record's key")
+	}
+	return nil
+}
+
 func (v *verifier) wanted(id string) bool {
 	return len(v.options.Sessions) == 0 || slices.Contains(v.options.Sessions, id)
 }
@@ -242,16 +285,17 @@ func (v *verifier) session(id string, o *opened, seal *sealLine, sealNumber int)
 		return nil
 	}
 	v.report.Sessions++
-	if !signed(v.key, openText(id, o.first), o.Signature) {
+	if (o.File == "" || len(o.Signature) > 0) && !signed(v.key, openText(id, o.first), o.Signature) {
 		v.fault(Fault{File: ledgerName, Line: o.line, Session: id, What: "its signature is not by the record's key"})
 	}
-	scanned, err := scanSession(v.dir, id, v.lines)
-	if errors.Is(err, fs.ErrNotExist) {
-		v.fault(Fault{File: sessionFile(id), Session: id, What: fmt.Sprintf("it is missing; line %d of %s opened it", o.line, ledgerName)})
-		return nil
-	}
+	scanned, err := v.scans.session(id, o.File, seal != nil)
 	if err != nil {
 		return err
+	}
+	v.scans.done(id, o.File)
+	if scanned.missing {
+		v.fault(Fault{File: scanned.file, Session: id, What: fmt.Sprintf("it is missing; line %d of %s opened it", o.line, ledgerName)})
+		return nil
 	}
 	v.report.Events += scanned.chain.seq
 	if fault := scanned.check(v.key, o.first); fault != nil {
@@ -262,15 +306,16 @@ func (v *verifier) session(id string, o *opened, seal *sealLine, sealNumber int)
 		v.fault(Fault{File: ledgerName, Line: o.line, Session: id, What: "it does not say of the session what its first event does"})
 	}
 	switch {
+	case seal == nil && scanned.seal != nil: // its line in the ledger comes in a moment
 	case seal == nil:
 		v.report.Open++
 		if scanned.torn > 0 {
-			v.note("%s ends with %d bytes of an incomplete event: it is being written, or the writer was stopped", sessionFile(id), scanned.torn)
+			v.note("%s ends with %d bytes of an incomplete event: it is being written, or the writer was stopped", scanned.file, scanned.torn)
 		}
 	case scanned.seal == nil:
-		v.fault(Fault{File: sessionFile(id), Line: int(scanned.chain.seq) + 1, Session: id,
+		v.fault(Fault{File: scanned.file, Line: scanned.line + 1, Session: id,
 			What: fmt.Sprintf("its seal is missing; line %d of %s sealed it after %d events", sealNumber, ledgerName, seal.Events)})
-	case !seal.equal(scanned.line()):
+	case !seal.equal(scanned.sealLine()):
 		v.fault(Fault{File: ledgerName, Line: sealNumber, Session: id, What: "it does not say of the session what its seal does"})
 	}
 	return nil

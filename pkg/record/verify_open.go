@@ -34,23 +34,47 @@ func (v *verifier) openSessions() error {
 	return nil
 }
 
-// strangers finds what stands in the directory of sessions and not in the ledger. A session that has just begun may have its
-// line now, behind offset; patient says to wait for it.
-func (v *verifier) strangers(directories []fs.DirEntry, ledger *os.File, offset int64, patient bool) error {
-	missing := map[string]bool{}
+// unknown finds what stands in the state directory and not in the ledger: files by the sessions that they are said to be of.
+func (v *verifier) unknown(directories []fs.DirEntry, shared []string) (map[string]string, error) {
+	missing := map[string]string{}
 	for _, d := range directories {
 		id := d.Name()
 		if _, ok := v.known[id]; !ok && v.wanted(id) {
-			missing[id] = true
+			missing[id] = filepath.Join(sessionsName, id)
 		}
 	}
+	for _, name := range shared {
+		if len(v.options.Sessions) > 0 && v.scans.shared[name] == nil {
+			continue
+		}
+		f, err := v.scans.file(name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // its sessions were told
+		}
+		if err != nil {
+			return nil, err
+		}
+		v.report.Faults = append(v.report.Faults, f.faults...)
+		for id, s := range f.sessions {
+			// One that has only begun has no line in the ledger if its Begin failed, or was cut short; nothing was forwarded.
+			if _, ok := v.known[id]; !ok && v.wanted(id) && !s.onlyOpen() {
+				missing[id] = name
+			}
+		}
+	}
+	return missing, nil
+}
+
+// strangers tells what is missing in the ledger. A session that has just begun may have its line now, behind offset; patient says
+// to wait for it.
+func (v *verifier) strangers(missing map[string]string, ledger *os.File, offset int64, patient bool) error {
 	deadline := time.Now().Add(strangerPatience)
 	for len(missing) > 0 {
 		if err := v.follow(ledger, offset, missing); err != nil {
 			return err
 		}
-		for id := range missing {
-			if _, err := os.Stat(filepath.Join(v.dir, sessionsName, id)); errors.Is(err, fs.ErrNotExist) {
+		for id, file := range missing {
+			if _, err := os.Stat(filepath.Join(v.dir, file)); errors.Is(err, fs.ErrNotExist) {
 				delete(missing, id) // its Begin failed
 			}
 		}
@@ -62,17 +86,21 @@ func (v *verifier) strangers(directories []fs.DirEntry, ledger *os.File, offset 
 		}
 	}
 	for _, id := range slices.Sorted(maps.Keys(missing)) {
+		file := missing[id]
 		if !ValidID(id) {
-			v.fault(Fault{File: filepath.Join(sessionsName, id), What: "it is no session"})
+			v.fault(Fault{File: file, What: "it is no session"})
 			continue
 		}
-		v.fault(Fault{File: sessionFile(id), Session: id, What: "the ledger does not have this session"})
+		if file == filepath.Join(sessionsName, id) {
+			file = sessionFile(id)
+		}
+		v.fault(Fault{File: file, Session: id, What: "the ledger does not have this session"})
 	}
 	return nil
 }
 
 // follow reads the ledger's lines behind offset, and takes the sessions that they open from missing.
-func (v *verifier) follow(ledger *os.File, offset int64, missing map[string]bool) error {
+func (v *verifier) follow(ledger *os.File, offset int64, missing map[string]string) error {
 	if _, err := ledger.Seek(offset, 0); err != nil {
 		return err
 	}
