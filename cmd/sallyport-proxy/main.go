@@ -127,6 +127,7 @@ func run(o options) error {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	seam := newSeam(filepath.Join(o.runDir, "handoff.sock"), log)
 	p := proxy.New(proxy.Options{
+		Engine:       engine,
 		Protocols:    map[string]proxy.Protocol{postgres.Name: postgres.New(engine, sql.NewCache(), log)},
 		Records:      records,
 		Certificates: ca,

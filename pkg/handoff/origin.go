@@ -33,16 +33,23 @@ func OriginOf(conn syscall.Conn) (Origin, error) {
 		return Origin{}, fmt.Errorf("origin of connection: %w", err)
 	}
 	var (
-		value [originBytes]byte
-		size  = uint32(len(value))
-		errno syscall.Errno
+		origin Origin
+		asked  error
 	)
-	if err := raw.Control(func(fd uintptr) {
-		_, _, errno = unix.Syscall6(unix.SYS_GETSOCKOPT, fd, solSallyport, soOrigin,
-			uintptr(unsafe.Pointer(&value)), uintptr(unsafe.Pointer(&size)), 0)
-	}); err != nil {
+	if err := raw.Control(func(fd uintptr) { origin, asked = OriginOfSocket(int(fd)) }); err != nil {
 		return Origin{}, fmt.Errorf("origin of connection: %w", err)
 	}
+	return origin, asked
+}
+
+// OriginOfSocket is OriginOf for a descriptor.
+func OriginOfSocket(fd int) (Origin, error) {
+	var (
+		value [originBytes]byte
+		size  = uint32(len(value))
+	)
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), solSallyport, soOrigin,
+		uintptr(unsafe.Pointer(&value)), uintptr(unsafe.Pointer(&size)), 0)
 	switch {
 	case errno == unix.ENOPROTOOPT || errno == unix.EOPNOTSUPP:
 		return Origin{}, ErrNoOrigin

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime/debug"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -44,31 +46,72 @@ type Connection struct {
 	proxy     *Proxy
 	documents *documents
 	full      string // why it can not become a session; see quota
+	leave     func() // gives its place in the quota back; nil before it has one
+
+	detached bool      // the session outlasts the goroutine that made it
+	over     sync.Once // nothing is left of it
 }
 
 var errRefused = errors.New("refused")
 
 // identify asks the kernel who dialled and compares: the listener's workload, the cgroup's and the network namespace's must be
 // one, and it must be enrolled still.
-func (p *Proxy) identify(s *served, c *net.TCPConn) (*Connection, error) {
-	conn := &Connection{Client: c, Workload: s.Workload, Accepted: time.Now(), proxy: p, documents: p.documents.Load()}
-	origin, err := handoff.OriginOf(c)
+func (p *Proxy) identify(s *served, conn *Connection, fd int) error {
+	origin, err := handoff.OriginOfSocket(fd)
 	if err != nil {
-		return nil, conn.refuse(ReasonNoOrigin, err.Error())
+		return conn.refuse(ReasonNoOrigin, err.Error())
 	}
 	conn.Origin = origin
 	switch {
 	case origin.WorkloadID != s.ID, origin.Generation != s.Generation, origin.NetnsCookie != s.NetnsCookie, !p.live(s):
-		return nil, conn.refuse(ReasonIdentity, fmt.Sprintf("dialled by workload %d generation %d in namespace %d, accepted for %d generation %d in namespace %d",
+		return conn.refuse(ReasonIdentity, fmt.Sprintf("dialled by workload %d generation %d in namespace %d, accepted for %d generation %d in namespace %d",
 			origin.WorkloadID, origin.Generation, origin.NetnsCookie, s.ID, s.Generation, s.NetnsCookie))
 	case conn.documents == nil:
-		return nil, conn.refuse(ReasonNoTarget, "no documents are loaded")
+		return conn.refuse(ReasonNoTarget, "no documents are loaded")
 	}
 	if conn.Target = conn.documents.target(origin.Destination); conn.Target == nil {
-		return nil, conn.refuse(ReasonNoTarget, "no target claims the destination")
+		return conn.refuse(ReasonNoTarget, "no target claims the destination")
 	}
 	p.Metrics.captured.WithLabelValues(conn.Target.Metadata.Name).Inc()
-	return conn, nil
+	return nil
+}
+
+// Go has the connection served on a goroutine. When f returns nothing must be left of the connection, unless it was detached.
+func (c *Connection) Go(f func()) {
+	go func() {
+		defer func() {
+			if v := recover(); v != nil {
+				c.Panicked(v)
+				c.end()
+			}
+		}()
+		f()
+		if !c.detached {
+			c.end()
+		}
+	}()
+}
+
+// Detach says that the session goes on without the goroutine, or the call, that serves it now; done must be called at its end.
+func (c *Connection) Detach() (done func()) {
+	c.detached = true
+	return c.end
+}
+
+// end counts the connection off.
+func (c *Connection) end() {
+	c.over.Do(func() {
+		if c.leave != nil {
+			c.leave()
+		}
+		c.proxy.conns.Done()
+	})
+}
+
+// Panicked counts and logs a panic of the connection; v is what was recovered.
+func (c *Connection) Panicked(v any) {
+	c.proxy.Metrics.panics.Inc()
+	c.proxy.Log.Error("panic in a session", zap.String("workload", c.Workload.Cgroup), zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
 }
 
 func (c *Connection) refuse(reason, detail string) error {

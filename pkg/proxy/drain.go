@@ -2,7 +2,9 @@ package proxy
 
 import (
 	"context"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,13 +26,13 @@ func (p *Proxy) Drain(ctx context.Context) {
 	p.mu.Lock()
 	p.draining = true
 	// The listening sockets live on: these are duplicates of capture's.
-	for _, s := range p.workloads {
-		s.close()
-	}
+	workloads := slices.Collect(maps.Values(p.workloads))
 	sessions := len(p.sessions)
 	p.mu.Unlock()
+	for _, s := range workloads {
+		s.close()
+	}
 	// What was accepted is served: from here on nobody else adds a connection.
-	p.acceptors.Wait()
 	p.Log.Info("draining", zap.Int("sessions", sessions))
 	done := make(chan struct{})
 	go func() { p.conns.Wait(); close(done) }()

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/netip"
 	"path"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -22,13 +21,22 @@ import (
 	"github.com/sallyport-dev/sallyport/pkg/credential"
 	"github.com/sallyport-dev/sallyport/pkg/credential/sources"
 	"github.com/sallyport-dev/sallyport/pkg/handoff"
+	"github.com/sallyport-dev/sallyport/pkg/proxy/relay"
 	"github.com/sallyport-dev/sallyport/pkg/record"
 )
 
 // A Protocol speaks one wire protocol on captured connections.
 type Protocol interface {
-	// Serve speaks with the client from its first byte to the session's end. It owns c.Client and closes it.
+	// Serve speaks with the client from its first byte to the session's end, or to where the session goes on without a
+	// goroutine: see Connection.Detach. It owns c.Client and closes it.
 	Serve(ctx context.Context, c *Connection)
+}
+
+// An Opener is a Protocol that can do without a goroutine of its own.
+type Opener interface {
+	// Open begins to serve on a relay loop's thread, so it must not block: it waits by the caller's Await, and leaves what
+	// takes longer to Connection.Go. It owns the caller, which is the client; c.Client is nil.
+	Open(ctx context.Context, c *Connection, caller *relay.Caller)
 }
 
 // Certificates makes server certificates for the client leg.
@@ -43,6 +51,7 @@ type Files interface {
 
 // Options are what a Proxy is made of; every field but Limits is needed.
 type Options struct {
+	Engine       *relay.Engine       // accepts, and relays
 	Protocols    map[string]Protocol // by the name that a Target uses
 	Records      *record.Store
 	Certificates Certificates
@@ -64,7 +73,6 @@ type Proxy struct {
 	workloads map[uint64]*served // by cgroup id
 	sessions  map[*Session]struct{}
 	draining  bool
-	acceptors sync.WaitGroup
 	conns     sync.WaitGroup
 	stop      context.CancelFunc
 	ctx       context.Context
@@ -81,7 +89,7 @@ type documents struct {
 // served is a workload with its listeners.
 type served struct {
 	handoff.Workload
-	listeners []*net.TCPListener
+	listeners []*relay.Listener
 }
 
 // New makes a Proxy that serves nothing yet.
@@ -131,17 +139,19 @@ func (d *documents) target(destination netip.AddrPort) *v1alpha1.Target {
 
 // Enroll serves a workload on its listeners, which are the Proxy's from here on.
 func (p *Proxy) Enroll(w handoff.Workload, listeners []*net.TCPListener) {
-	s := &served{Workload: w, listeners: listeners}
+	s := &served{Workload: w}
 	p.mu.Lock()
 	if p.draining {
 		p.mu.Unlock()
-		s.close()
+		for _, l := range listeners {
+			l.Close()
+		}
 		return
 	}
 	before := p.workloads[w.ID]
 	p.workloads[w.ID] = s
 	for _, l := range listeners {
-		p.acceptors.Go(func() { p.accept(s, l) })
+		p.listen(s, l)
 	}
 	p.mu.Unlock()
 	if before != nil {
@@ -208,50 +218,52 @@ func (s *served) close() {
 	}
 }
 
-func (p *Proxy) accept(s *served, l *net.TCPListener) {
-	for {
-		c, err := l.AcceptTCP()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return
-		case err != nil:
-			p.Log.Warn("accept", zap.String("cgroup", s.Cgroup), zap.Error(err))
-			time.Sleep(50 * time.Millisecond) // out of descriptors, mostly: the backlog keeps
-			continue
-		}
-		p.conns.Add(1)
-		go p.serve(s, c)
-	}
-}
-
-// serve takes one accepted connection to its end.
-func (p *Proxy) serve(s *served, c *net.TCPConn) {
-	defer p.conns.Done()
-	defer func() {
-		if v := recover(); v != nil {
-			p.Metrics.panics.Inc()
-			p.Log.Error("panic in a session", zap.Any("panic", v), zap.ByteString("stack", debug.Stack()))
-			c.Close()
-		}
-	}()
-	conn, err := p.identify(s, c)
+// listen has the engine accept; the backlog keeps what it can not accept yet. The caller holds mu.
+func (p *Proxy) listen(s *served, l *net.TCPListener) {
+	failed := func(err error) { p.Log.Warn("accept", zap.String("cgroup", s.Cgroup), zap.Error(err)) }
+	listener, err := p.Engine.Listen(l, func(c *relay.Caller) { p.accepted(s, c) }, failed)
 	if err != nil {
-		c.Close()
+		l.Close()
+		failed(err)
 		return
 	}
-	leave, ok := p.enter(conn)
-	defer leave()
-	if !ok {
-		c.Close()
+	s.listeners = append(s.listeners, listener)
+}
+
+// accepted takes one accepted connection, on a loop's thread.
+func (p *Proxy) accepted(s *served, caller *relay.Caller) {
+	p.conns.Add(1)
+	conn := &Connection{Workload: s.Workload, Accepted: time.Now(), proxy: p, documents: p.documents.Load()}
+	defer func() {
+		if v := recover(); v != nil {
+			conn.Panicked(v)
+			caller.Close()
+			conn.end()
+		}
+	}()
+	if err := p.identify(s, conn, caller.FD()); err != nil {
+		caller.Close()
+		conn.end()
+		return
+	}
+	if !p.enter(conn) {
+		caller.Close()
+		conn.end()
 		return
 	}
 	protocol, ok := p.Protocols[conn.Target.Spec.Protocol]
 	if !ok { // documents are validated, so this is another version's
 		conn.Refuse(ReasonProtocol, fmt.Sprintf("protocol %s is not known", conn.Target.Spec.Protocol))
-		c.Close()
+		caller.Close()
+		conn.end()
 		return
 	}
-	protocol.Serve(p.ctx, conn)
+	if opener, ok := protocol.(Opener); ok {
+		opener.Open(p.ctx, conn, caller)
+		return
+	}
+	conn.Client = caller.Leave()
+	conn.Go(func() { protocol.Serve(p.ctx, conn) })
 }
 
 // live is true while the workload that a listener was made for is enrolled. It may have been handed over again meanwhile.
@@ -272,11 +284,24 @@ func (p *Proxy) Offer(offer func(handoff.Workload, []*net.TCPListener) error) er
 	}
 	p.mu.Unlock()
 	for _, s := range all {
-		if err := offer(s.Workload, s.listeners); err != nil {
+		if err := s.offer(offer); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (s *served) offer(offer func(handoff.Workload, []*net.TCPListener) error) error {
+	var listeners []*net.TCPListener
+	for _, l := range s.listeners {
+		duplicate, err := l.TCP()
+		if err != nil {
+			return err
+		}
+		defer duplicate.Close()
+		listeners = append(listeners, duplicate)
+	}
+	return offer(s.Workload, listeners)
 }
 
 func (p *Proxy) add(s *Session) {

@@ -80,16 +80,14 @@ func (q *quota) leave(workload uint64) {
 	}
 }
 
-// enter counts a connection, and is false when it was refused; leave must be called at its end either way.
-func (p *Proxy) enter(c *Connection) (leave func(), ok bool) {
+// enter counts a connection until its end, and is false when it was refused.
+func (p *Proxy) enter(c *Connection) bool {
 	p.mu.Lock()
 	workloads := len(p.workloads)
 	p.mu.Unlock()
-	full, hopeless, leave := p.quota.enter(c.Workload.ID, workloads)
-	if hopeless {
-		c.Refuse(ReasonQuota, full)
-		return leave, false
+	var hopeless bool
+	if c.full, hopeless, c.leave = p.quota.enter(c.Workload.ID, workloads); hopeless {
+		c.Refuse(ReasonQuota, c.full)
 	}
-	c.full = full
-	return leave, true
+	return !hopeless
 }

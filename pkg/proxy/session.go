@@ -153,8 +153,8 @@ func (s *Session) FromClient() prometheus.Counter { return s.proxy.Metrics.FromC
 // FromServer counts the bytes that servers send.
 func (s *Session) FromServer() prometheus.Counter { return s.proxy.Metrics.FromServer }
 
-// Panicked counts a panic of this session.
-func (s *Session) Panicked() { s.proxy.Metrics.panics.Inc() }
+// HalfPanicked counts a panic of this session's relay; it has been logged.
+func (s *Session) HalfPanicked() { s.proxy.Metrics.panics.Inc() }
 
 // Pool is how many upstream connections the target keeps between sessions, and how long; 0 is none.
 func (s *Session) Pool() (size int, idle time.Duration) {

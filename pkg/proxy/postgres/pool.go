@@ -74,7 +74,9 @@ func (p *pool) take(key poolKey) *upstream {
 		if last.quiet() {
 			return last.upstream
 		}
-		last.close()
+		// Without a goodbye, which would have to wait for a server that speaks.
+		last.conn.Close()
+		go last.lease.Close()
 	}
 	return nil
 }
@@ -107,6 +109,9 @@ func (p *pool) expire(id string, e *parked) {
 	p.mu.Unlock()
 	e.close()
 }
+
+// proved is true for a kept connection whose credential was the source's a moment ago.
+func (u *upstream) proved() bool { return u != nil && time.Since(u.proven) < proofAge }
 
 // quiet is true when the server has said nothing since the reset: neither goodbye nor a notice to somebody else.
 func (u *upstream) quiet() bool {

@@ -10,7 +10,6 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -47,6 +46,9 @@ func (p *Protocol) Serve(ctx context.Context, c *proxy.Connection) {
 		p.refuse(c, client, err)
 		return
 	}
+	if r, ok := client.(*replayed); ok && len(r.first) == 0 {
+		client = r.Conn
+	}
 	if st.cancel != nil {
 		defer client.Close()
 		p.cancel(ctx, c, *st.cancel)
@@ -57,6 +59,21 @@ func (p *Protocol) Serve(ctx context.Context, c *proxy.Connection) {
 		p.refuse(c, client, &startupError{reason: proxy.ReasonDenied, tell: fatal(codeNotSupported, err.Error(), ""), cause: err})
 		return
 	}
+	s, failed := authorize(c, st, client)
+	if failed != nil {
+		p.refuse(c, client, failed)
+		return
+	}
+	if d, denied := decideSettings(s, settings); denied {
+		p.end(s, client, proxy.ReasonDenied, fmt.Errorf("rule %s denies a startup parameter", d.Rule), appendDenial(nil, settingDenial(s.ID, d)))
+		return
+	}
+	key := poolKeyOf(s, st, settings)
+	p.serve(ctx, s, client, p.pool.take(key), key, st)
+}
+
+// authorize makes the connection a session; the error, if any, is a startupError.
+func authorize(c *proxy.Connection, st *startup, client net.Conn) (*proxy.Session, error) {
 	s, refusal := c.Authorize(proxy.Startup{User: st.user(), Database: st.database(), ApplicationName: st.parameters["application_name"]})
 	if refusal != nil {
 		code := codeInvalidAuthorization
@@ -66,27 +83,39 @@ func (p *Protocol) Serve(ctx context.Context, c *proxy.Connection) {
 		case proxy.ReasonQuota:
 			code = codeTooManyConnections
 		}
-		p.refuse(c, client, &startupError{reason: refusal.Reason, tell: fatal(code, refusal.Message, ""), cause: refusal})
-		return
+		return nil, &startupError{reason: refusal.Reason, tell: fatal(code, refusal.Message, ""), cause: refusal}
 	}
 	s.Note("startup", startupFragment(st, client))
-	if d, denied := decideSettings(s, settings); denied {
-		p.end(s, client, proxy.ReasonDenied, fmt.Errorf("rule %s denies a startup parameter", d.Rule), appendDenial(nil, settingDenial(s.ID, d)))
-		return
-	}
-	key := poolKeyOf(s, st, settings)
-	u, failed := p.connect(ctx, s, st, key)
+	return s, nil
+}
+
+// serve connects an authorized session, by u where that is a kept connection, and begins to relay it.
+func (p *Protocol) serve(ctx context.Context, s *proxy.Session, client net.Conn, u *upstream, key poolKey, st *startup) {
+	u, failed := p.connect(ctx, s, st, u)
 	if failed != nil {
 		p.end(s, client, failed.reason, failed.cause, failed.tell)
 		return
 	}
-	p.relay(ctx, s, client, u, key, st)
+	r := p.prepare(s, u, key)
+	if _, err := client.Write(welcome(st, u, r.key)); err != nil {
+		r.finish(client, u.conn, relay.ErrClientGone)
+		return
+	}
+	_ = client.SetDeadline(time.Time{})
+	_ = u.conn.SetDeadline(time.Time{})
+	one, other := r.legs()
+	one.Conn, other.Pending = client, slices.Clone(u.pending())
+	link, err := p.engine.Start(one, other, r.finish)
+	if err != nil {
+		r.finish(client, u.conn, err)
+		return
+	}
+	r.began(ctx, link)
 }
 
-// connect finds a connection to the target: a kept one whose credential is still the source's, or a new one.
-func (p *Protocol) connect(ctx context.Context, s *proxy.Session, st *startup, key poolKey) (*upstream, *loginError) {
-	u := p.pool.take(key)
-	if u != nil && time.Since(u.proven) < proofAge {
+// connect finds a connection to the target: u, where that is a kept one whose credential is still the source's, or a new one.
+func (p *Protocol) connect(ctx context.Context, s *proxy.Session, st *startup, u *upstream) (*upstream, *loginError) {
+	if u.proved() {
 		return u, nil
 	}
 	lease, refusal := s.Issue(ctx)
@@ -193,73 +222,6 @@ func welcome(st *startup, u *upstream, key cancelKey) []byte {
 	b = binary.BigEndian.AppendUint32(b, key.pid)
 	b = binary.BigEndian.AppendUint32(b, key.secret)
 	return append(b, msgReadyForQuery, 0, 0, 0, 5, 'I')
-}
-
-// relay is the session's steady state; it returns when the session has ended, which the end of ctx makes happen.
-func (p *Protocol) relay(ctx context.Context, s *proxy.Session, client net.Conn, u *upstream, pooled poolKey, st *startup) {
-	key, remove := p.cancels.add(&cancelable{
-		workload: s.Workload.ID, generation: s.Workload.Generation,
-		cancel: func(ctx context.Context) { cancelUpstream(ctx, s.Dial, u, p.log.With(zap.String("session", s.ID))) },
-	}, u.key.pid)
-	remove = sync.OnceFunc(remove)
-	defer remove()
-	if _, err := client.Write(welcome(st, u, key)); err != nil {
-		u.close()
-		client.Close()
-		s.Close(proxy.ReasonClientGone)
-		return
-	}
-	_ = client.SetDeadline(time.Time{})
-	_ = u.conn.SetDeadline(time.Time{})
-	m := &machine{
-		judge: s, parser: p.parser, session: s.ID, status: 'I',
-		searchPath: slices.Clone(u.schemas), role: u.lease.Username, parameters: map[string]string{},
-		keep: pooled.size > 0,
-	}
-	f, b := &frontend{machine: m}, &backend{machine: m}
-	ended := make(chan error, 1)
-	s.Ready()
-	link, err := p.engine.Start(
-		relay.Leg{Conn: client, Half: f, Received: s.FromClient()},
-		relay.Leg{Conn: u.conn, Half: b, Received: s.FromServer(), Pending: slices.Clone(u.pending())},
-		func(c, server net.Conn, cause error) {
-			client, u.conn = c, server
-			ended <- cause
-		})
-	if err != nil {
-		u.close()
-		client.Close()
-		s.Close("internal")
-		return
-	}
-	s.OnDrain(func() { link.Inject(m.Drain) })
-	stop := context.AfterFunc(ctx, func() { link.Inject(m.Cut) })
-	if expires := u.lease.Expires; !expires.IsZero() {
-		expiry := time.AfterFunc(time.Until(expires), func() { link.Inject(m.Expire) })
-		defer expiry.Stop()
-	}
-	cause := <-ended
-	stop()
-	remove() // before another session has the connection
-	client.Close()
-	m.Abandon()
-	if u.reported(m.parameters); m.reset == wasReset {
-		p.pool.put(pooled, u)
-	} else {
-		u.close()
-	}
-	reason := reasonOf(cause, m.ended)
-	if m.expired && errors.Is(cause, relay.ErrDone) {
-		reason = "lease_expired"
-	}
-	if panicked := (*relay.PanicError)(nil); errors.As(cause, &panicked) {
-		p.log.Error("panic in a session", zap.String("session", s.ID), zap.Any("panic", panicked.Value), zap.ByteString("stack", panicked.Stack))
-		s.Panicked()
-	}
-	if reason == "protocol" {
-		p.log.Warn("session ended", zap.String("session", s.ID), zap.Error(cause))
-	}
-	s.Close(reason)
 }
 
 // reasonOf is the record's word for why a session ended.

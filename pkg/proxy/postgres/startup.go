@@ -295,3 +295,11 @@ func (r *replayed) Read(p []byte) (int, error) {
 	}
 	return r.Conn.Read(p)
 }
+
+// CloseWrite ends what the other side reads.
+func (r *replayed) CloseWrite() error {
+	if c, ok := r.Conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return nil
+}

@@ -43,6 +43,9 @@ func newEngine(threads int, times times) (*Engine, error) {
 			return nil, err
 		}
 		e.loops = append(e.loops, l)
+	}
+	for _, l := range e.loops {
+		l.peers = e.loops
 		go l.run()
 	}
 	return e, nil
@@ -92,13 +95,20 @@ func (e *Engine) Start(client, server Leg, ended func(client, server net.Conn, c
 		return nil, err
 	}
 	l := e.loops[e.next.Add(1)%uint64(len(e.loops))]
-	k := &link{loop: l, ended: ended}
-	k.client = side{fd: cfd, link: k, peer: &k.server, half: client.Half, in: client.Pending, received: client.Received}
-	k.server = side{fd: sfd, link: k, peer: &k.client, half: server.Half, in: server.Pending, received: server.Received}
+	k := newLink(l, client, server, ended)
+	k.client.fd, k.server.fd = cfd, sfd
 	if !l.post(func() { l.add(k) }) {
 		ended(&socket{fd: cfd}, &socket{fd: sfd}, ErrShutdown)
 	}
 	return k, nil
+}
+
+// newLink makes a link without sockets.
+func newLink(l *loop, client, server Leg, ended func(client, server net.Conn, cause error)) *link {
+	k := &link{loop: l, ended: ended}
+	k.client = side{fd: -1, link: k, peer: &k.server, half: client.Half, in: client.Pending, received: client.Received}
+	k.server = side{fd: -1, link: k, peer: &k.client, half: server.Half, in: server.Pending, received: server.Received}
+	return k
 }
 
 // plain is true for what an epoll loop can read and write itself.

@@ -17,7 +17,8 @@ type link struct {
 	client, server side
 	ended          func(client, server net.Conn, cause error)
 
-	ending   bool // no more input; what is unwritten is still flushed
+	greeting []byte // for the client, before anything else
+	ending   bool   // no more input; what is unwritten is still flushed
 	finished bool
 	cause    error
 	deadline time.Time
@@ -243,10 +244,12 @@ func (k *link) end(err error) {
 		return
 	}
 	k.ending, k.cause, k.deadline = true, err, time.Now().Add(k.loop.times.flush)
-	k.client.arm()
-	k.server.arm()
+	if len(k.client.out) > 0 || len(k.server.out) > 0 { // else it is finished before anything else is asked
+		k.client.arm()
+		k.server.arm()
+	}
 	// Not at once: the caller may be in the middle of a side's work.
-	k.loop.post(k.settle)
+	k.loop.later = append(k.loop.later, k.settle)
 }
 
 func (k *link) settle() {
@@ -263,7 +266,10 @@ func (k *link) finish() {
 	}
 	k.finished = true
 	l := k.loop
-	delete(l.links, k)
+	if _, added := l.links[k]; added {
+		delete(l.links, k)
+		l.load.Add(-1)
+	}
 	for _, s := range []*side{&k.client, &k.server} {
 		if s.fd < len(l.sides) && l.sides[s.fd] == s {
 			l.sides[s.fd] = nil

@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -26,6 +27,10 @@ type loop struct {
 	out         Output  // of the Process call under way
 	sides       []*side // by descriptor
 	links       map[*link]struct{}
+	load        atomic.Int64  // how many links there are; others read it
+	peers       []*loop       // of the engine, this one too
+	front       map[int]guest // listeners and callers, by descriptor
+	later       []func()      // to be run when the events at hand are handled
 	times       times
 	stopped     bool
 
@@ -44,7 +49,7 @@ func newLoop(times times) (*loop, error) {
 		unix.Close(ep)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	l := &loop{epoll: ep, wake: wake, buf: make([]byte, readSize), links: map[*link]struct{}{}, times: times}
+	l := &loop{epoll: ep, wake: wake, buf: make([]byte, readSize), links: map[*link]struct{}{}, front: map[int]guest{}, times: times}
 	if err := unix.EpollCtl(ep, unix.EPOLL_CTL_ADD, wake, &unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(wake)}); err != nil {
 		unix.Close(ep)
 		unix.Close(wake)
@@ -74,9 +79,11 @@ func (l *loop) run() {
 	defer runtime.UnlockOSThread()
 	events := make([]unix.EpollEvent, batch)
 	swept := time.Now()
+	var callers []unix.EpollEvent
 	for !l.stopped {
 		n := l.wait(events)
 		queued := false
+		callers = callers[:0]
 		for i := range n {
 			fd := int(events[i].Fd)
 			if fd == l.wake {
@@ -85,12 +92,21 @@ func (l *loop) run() {
 			}
 			if fd < len(l.sides) && l.sides[fd] != nil {
 				l.sides[fd].ready(events[i].Events)
+				continue
 			}
+			callers = append(callers, events[i])
 		}
+		l.runLater()
 		// Only here, between two batches, does a descriptor's number get a new meaning.
 		if queued {
 			l.runQueue()
 		}
+		for i := range callers {
+			if g := l.front[int(callers[i].Fd)]; g != nil {
+				g.ready(callers[i].Events)
+			}
+		}
+		l.runLater()
 		if now := time.Now(); now.Sub(swept) >= sweepEvery {
 			swept = now
 			l.sweep(now)
@@ -129,12 +145,22 @@ func (l *loop) runQueue() {
 	}
 }
 
+// runLater runs what was put off, and what that puts off.
+func (l *loop) runLater() {
+	for i := 0; i < len(l.later); i++ {
+		l.later[i]()
+		l.later[i] = nil
+	}
+	l.later = l.later[:0]
+}
+
 func (l *loop) stop() {
 	for k := range l.links {
 		k.end(ErrShutdown)
 		k.finish()
 	}
 	l.stopped = true
+	l.dismiss(ErrShutdown, func(*Caller) bool { return true })
 }
 
 func (l *loop) add(k *link) {
@@ -144,15 +170,27 @@ func (l *loop) add(k *link) {
 		return
 	}
 	l.links[k] = struct{}{}
+	l.load.Add(1)
 	for _, s := range []*side{&k.server, &k.client} {
 		for len(l.sides) <= s.fd {
 			l.sides = append(l.sides, nil)
 		}
 		l.sides[s.fd] = s
+		if s.events != 0 { // it was watched before
+			continue
+		}
 		s.events = unix.EPOLLIN
 		if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, s.fd, &unix.EpollEvent{Events: s.events, Fd: int32(s.fd)}); err != nil {
 			k.end(os.NewSyscallError("epoll_ctl", err))
 			return
+		}
+	}
+	if len(k.greeting) > 0 {
+		k.client.send([][]byte{k.greeting})
+		k.greeting = nil
+		if !k.ending {
+			k.client.arm()
+			k.server.arm()
 		}
 	}
 	for _, s := range []*side{&k.server, &k.client} {
@@ -164,6 +202,7 @@ func (l *loop) add(k *link) {
 
 // sweep ends links whose peer left a message unfinished, or does not take the last bytes of an ended one.
 func (l *loop) sweep(now time.Time) {
+	l.dismiss(os.ErrDeadlineExceeded, func(c *Caller) bool { return c.overdue(now) })
 	for k := range l.links {
 		switch {
 		case k.ending:

@@ -161,3 +161,14 @@ func Quiet(conn net.Conn) bool {
 	}
 	return quiet
 }
+
+// CloseWrite ends what the other side reads.
+func (s *socket) CloseWrite() error {
+	if s.conn != nil {
+		return s.conn.(*net.TCPConn).CloseWrite()
+	}
+	if s.fd < 0 {
+		return net.ErrClosed
+	}
+	return unix.Shutdown(s.fd, unix.SHUT_WR)
+}
