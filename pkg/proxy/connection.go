@@ -159,6 +159,8 @@ func (c *Connection) ServerTLS() *tls.Config {
 // Startup is what a client says of itself at its start; nothing of it is proven.
 type Startup struct {
 	User, Database, ApplicationName string
+	// Detail is recorded as the session's startup note.
+	Detail record.Fragment
 }
 
 // A Refusal is why a connection can not become a session.
@@ -187,7 +189,7 @@ func (c *Connection) Authorize(startup Startup) (*Session, *Refusal) {
 		return nil, &Refusal{Reason: ReasonNoPolicy, Message: fmt.Sprintf("no policy lets workload %s use target %s", c.Workload.Name, target)}
 	}
 	var err error
-	if s.record, err = c.proxy.Records.Begin(c.meta()); err != nil {
+	if s.record, err = c.proxy.Records.Begin(c.meta(), record.Note{Kind: "startup", Detail: startup.Detail}); err != nil {
 		c.proxy.Metrics.recordErrors.Inc()
 		return nil, &Refusal{Reason: ReasonRecord, Message: "the record of the session can not be written", cause: err}
 	}

@@ -11,6 +11,8 @@ import (
 
 type encoder struct{ buf []byte }
 
+func newEncoder() encoder { return encoder{make([]byte, 0, 640)} } // mostly enough
+
 // member begins one.
 func (e *encoder) member(name string) {
 	if len(e.buf) > 0 {
@@ -76,7 +78,7 @@ func (e *encoder) ending(x *Ending) {
 }
 
 func (o *openEvent) fragment() Fragment {
-	var e encoder
+	e := newEncoder()
 	e.integer("version", int64(o.Version))
 	e.optional("session", o.Session)
 	e.meta(&o.Meta)
@@ -84,7 +86,7 @@ func (o *openEvent) fragment() Fragment {
 }
 
 func (l *openLine) fragment() Fragment {
-	var e encoder
+	e := newEncoder()
 	e.text("session", l.Session)
 	e.text("first", l.First)
 	e.optional("file", l.File)
@@ -94,13 +96,13 @@ func (l *openLine) fragment() Fragment {
 }
 
 func (x *Ending) fragment() Fragment {
-	var e encoder
+	e := newEncoder()
 	e.ending(x)
 	return e.buf
 }
 
 func (l *sealLine) fragment() Fragment {
-	var e encoder
+	e := newEncoder()
 	e.text("session", l.Session)
 	e.ending(&l.Ending)
 	e.unsigned("events", l.Events)
@@ -111,7 +113,7 @@ func (l *sealLine) fragment() Fragment {
 }
 
 func (l *sealEvent) fragment() Fragment {
-	var e encoder
+	e := newEncoder()
 	e.unsigned("events", l.Events)
 	e.text("last", l.Last)
 	e.signature(l.Signature)

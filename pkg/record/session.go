@@ -68,20 +68,28 @@ func allows(decision []byte) bool { return bytes.HasPrefix(decision, []byte(`"de
 // Note records something that is no operation. kind is the event's type: lower-case letters, digits and dashes, none of the
 // types that the package itself writes. detail may be nil. It is written like an operation.
 func (s *Session) Note(kind string, detail Fragment) error {
-	switch kind {
-	case typeOpen, typeOperation, typeResult, typeText, typeRecovered, typeContinued, typeClose, typeSeal:
-		return fmt.Errorf("record a note: its kind %s is taken", kind)
+	e, err := Note{kind, detail}.event()
+	if err != nil {
+		return err
 	}
-	if !validType(kind) {
-		return fmt.Errorf("record a note: its kind is %q, expected lower-case letters, digits and dashes", kind)
-	}
-	e := event{typ: kind, body: detail}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, err := s.write(&e); err != nil {
 		return fmt.Errorf("record a note: %w", err)
 	}
 	return nil
+}
+
+func (n Note) event() (event, error) {
+	switch n.Kind {
+	case typeOpen, typeOperation, typeResult, typeText, typeRecovered, typeContinued, typeClose, typeSeal:
+		return event{}, fmt.Errorf("record a note: its kind %s is taken", n.Kind)
+	}
+	if !validType(n.Kind) {
+		return event{}, fmt.Errorf("record a note: its kind is %q, expected lower-case letters, digits and dashes", n.Kind)
+	}
+	e := event{typ: n.Kind, body: n.Detail}
+	return e, e.check()
 }
 
 // write puts the event into the file, behind the results that wait. The caller holds mu.

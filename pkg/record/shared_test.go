@@ -320,15 +320,18 @@ func TestTamperingWithASessionThatMovedOutIsFound(t *testing.T) {
 }
 
 func TestSharedFileThatAKilledWriterLeftIsSealed(t *testing.T) {
-	source := t.TempDir()
-	store := openSharingStore(t, source)
+	live := t.TempDir()
+	store := openSharingStore(t, live)
 	var open []*Session
 	for range 3 {
 		open = append(open, begin(t, store))
 		operate(t, open[len(open)-1], query("SELECT 1"))
 	}
 	done := begin(t, store)
-	must(t, done.Close("terminated")) // its seal is not in the ledger yet
+	store.ledger.mu.Lock() // so that its seal is not in the ledger yet
+	must(t, done.Close("terminated"))
+	source := crashed(t, live)
+	store.ledger.mu.Unlock()
 	whole := len(content(t, only(t, source)))
 	for cut := 0; cut < 400; cut += 23 {
 		dir := crashed(t, source)

@@ -73,17 +73,17 @@ func openStore(dir string, beside bool, log *zap.Logger) (*Store, error) {
 	return s, nil
 }
 
-// Begin starts the record of a session. Its first event and its line in the ledger are written when it returns; after an error
-// there is no session, and the connection must be refused.
-func (s *Store) Begin(meta Meta) (*Session, error) {
-	session, err := s.begin(meta)
+// Begin starts the record of a session, with notes behind its first event. They and its line in the ledger are written when it
+// returns; after an error there is no session, and the connection must be refused.
+func (s *Store) Begin(meta Meta, notes ...Note) (*Session, error) {
+	session, err := s.begin(meta, notes)
 	if err != nil {
 		return nil, fmt.Errorf("begin the record of a session: %w", err)
 	}
 	return session, nil
 }
 
-func (s *Store) begin(meta Meta) (_ *Session, err error) {
+func (s *Store) begin(meta Meta, notes []Note) (_ *Session, err error) {
 	now := time.Now()
 	session := &Session{store: s, began: now, buf: make([]byte, 0, 2<<10)}
 	session.mu.Lock() // the flusher and Close wait until there is a session, or none
@@ -124,10 +124,17 @@ func (s *Store) begin(meta Meta) (_ *Session, err error) {
 		return nil, err
 	}
 	session.buf = appendEvent(session.buf, &session.chain, now, &e)
+	first := session.chain.hash
+	for _, note := range notes {
+		e, err := note.event()
+		if err != nil {
+			return nil, err
+		}
+		session.buf = appendEvent(session.buf, &session.chain, now, &e)
+	}
 	if err := session.flush(); err != nil {
 		return nil, err
 	}
-	first := session.chain.hash
 	line := openLine{Session: session.id, First: first.String(), Meta: meta}
 	if own {
 		line.Signature = ed25519.Sign(s.key, openText(session.id, first))

@@ -40,6 +40,12 @@ type Workload struct {
 	Comm   string `json:"comm"`
 }
 
+// A Note is an event that is no operation. Kind and Detail are as Session.Note takes them.
+type Note struct {
+	Kind   string
+	Detail Fragment
+}
+
 // An Operation is one execution: what was asked and what was decided. The fragments are encoded ahead so that writing one allocates nothing.
 type Operation struct {
 	// Kind is the protocol's word: "query", "execute", "function-call", "copy" …

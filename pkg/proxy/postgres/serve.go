@@ -74,7 +74,9 @@ func (p *Protocol) Serve(ctx context.Context, c *proxy.Connection) {
 
 // authorize makes the connection a session; the error, if any, is a startupError.
 func authorize(c *proxy.Connection, st *startup, client net.Conn) (*proxy.Session, error) {
-	s, refusal := c.Authorize(proxy.Startup{User: st.user(), Database: st.database(), ApplicationName: st.parameters["application_name"]})
+	s, refusal := c.Authorize(proxy.Startup{
+		User: st.user(), Database: st.database(), ApplicationName: st.parameters["application_name"], Detail: startupFragment(st, client),
+	})
 	if refusal != nil {
 		code := codeInvalidAuthorization
 		switch refusal.Reason {
@@ -85,7 +87,6 @@ func authorize(c *proxy.Connection, st *startup, client net.Conn) (*proxy.Sessio
 		}
 		return nil, &startupError{reason: refusal.Reason, tell: fatal(code, refusal.Message, ""), cause: refusal}
 	}
-	s.Note("startup", startupFragment(st, client))
 	return s, nil
 }
 
