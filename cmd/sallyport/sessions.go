@@ -24,8 +24,8 @@ type sessionsOptions struct {
 func newSessionsCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "sessions",
-		Short: "List, show, replay and verify recorded sessions",
-		Long: `List, show, replay and verify recorded sessions. These commands only read, also while the agent runs. They need to read the
+		Short: "List, show, replay, verify and prune recorded sessions",
+		Long: `List, show, replay, verify and prune recorded sessions. All but prune only read, also while the agent runs. They need to read the
 state directory, which belongs to the proxy's user; root may.
 
 What a workload sent is shown with its control characters escaped, so that it can not take over the terminal.`,
@@ -33,7 +33,7 @@ What a workload sent is shown with its control characters escaped, so that it ca
 		Args: cobra.NoArgs,
 		RunE: func(command *cobra.Command, _ []string) error { return command.Help() },
 	}
-	command.AddCommand(newSessionsListCommand(), newSessionsShowCommand(), newSessionsReplayCommand(), newSessionsVerifyCommand())
+	command.AddCommand(newSessionsListCommand(), newSessionsShowCommand(), newSessionsReplayCommand(), newSessionsVerifyCommand(), newSessionsPruneCommand())
 	return command
 }
 

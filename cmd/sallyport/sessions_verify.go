@@ -121,7 +121,11 @@ func sessionsReportJSON(w io.Writer, v sessionsVerdict) error {
 }
 
 func sessionsReport(w io.Writer, r record.Report) error {
-	fmt.Fprintf(w, "checked: %d sessions (%d open) with %d events, and %d lines of the ledger\n", r.Sessions, r.Open, r.Events, r.LedgerLines)
+	pruned := ""
+	if r.Pruned > 0 {
+		pruned = fmt.Sprintf("; %d more were pruned", r.Pruned)
+	}
+	fmt.Fprintf(w, "checked: %d sessions (%d open) with %d events, and %d lines of the ledger%s\n", r.Sessions, r.Open, r.Events, r.LedgerLines, pruned)
 	if r.Covered > 0 {
 		fmt.Fprintf(w, "head:    covers %d lines, signed %s\n", r.Covered, sessionsTime(r.HeadTime))
 	}

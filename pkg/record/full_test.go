@@ -181,10 +181,43 @@ func TestResultsThatCanNotBeKeptAreCounted(t *testing.T) {
 	}
 }
 
-func TestFullDiskAtTheStartIsAnError(t *testing.T) {
+func TestFullDiskAtTheStartRefusesSessionsUntilThereIsSpace(t *testing.T) {
+	for name, before := range map[string]func(t *testing.T, dir string){
+		"of a new record": func(*testing.T, string) {},
+		"of a record with an interrupted session": func(t *testing.T, dir string) {
+			store := openTestStore(t, dir)
+			operate(t, begin(t, store), query("SELECT 1"))
+			store.die()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir, ballast := smallDisk(t, 0)
+			before(t, dir)
+			fill(t, dir)
+			store := openTestStore(t, dir)
+			if _, err := store.Begin(testMeta); !errors.Is(err, unix.ENOSPC) {
+				t.Errorf("a session begins: %v", err)
+			}
+			store.Refuse("record", testMeta)
+			must(t, os.Remove(ballast))
+			waitFor(t, "a session", func() bool {
+				session, err := store.Begin(testMeta)
+				return err == nil && session.Close("terminated") == nil
+			})
+			must(t, store.Close())
+			if report := wantSound(t, dir); report.Open != 0 || report.Covered != report.LedgerLines {
+				t.Errorf("the report is %+v", report)
+			}
+		})
+	}
+}
+
+func TestStoreThatNeverHadSpaceIsClosed(t *testing.T) {
 	dir, _ := smallDisk(t, 0)
 	fill(t, dir)
-	if _, err := OpenStore(dir, nil); !errors.Is(err, unix.ENOSPC) {
-		t.Errorf("it says %v", err)
+	store := openTestStore(t, dir)
+	must(t, store.Close())
+	if _, err := store.Begin(testMeta); !errors.Is(err, ErrClosed) {
+		t.Errorf("a session begins: %v", err)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -126,6 +127,12 @@ func sealText(id string, events uint64, last hash, sealed time.Time) []byte {
 // ledgerText is what is signed in the ledger itself: all lines up to a chain's end.
 func ledgerText(end chain) []byte {
 	return fmt.Appendf(nil, "sallyport record v1 ledger\ncount %d\nlast %s\n", end.seq, end.hash)
+}
+
+// prunedText is what a pruned line behind end signs.
+func prunedText(end chain, l *prunedLine) []byte {
+	return fmt.Appendf(nil, "sallyport record v1 pruned\ncount %d\nlast %s\nby %q\nbefore %s\nsessions %s\n",
+		end.seq, end.hash, l.By, appendTime(nil, l.Before), strings.Join(l.Sessions, ","))
 }
 
 func headText(count uint64, last hash, written time.Time) []byte {

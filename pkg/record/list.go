@@ -24,17 +24,17 @@ type Summary struct {
 	Damaged string `json:"damaged,omitempty"`
 }
 
-// List gives all sessions in the order in which they began, as the ledger has them. It reads what is there: whether it is what
+// List gives all sessions that were not pruned, in the order in which they began, as the ledger has them. It reads what is there: whether it is what
 // was written, Verify says. With a Fault of the ledger come the sessions before it.
-func List(dir string) ([]Summary, error) {
+func List(dir string) (list []Summary, err error) {
 	file, err := os.Open(filepath.Join(dir, ledgerName))
 	if err != nil {
 		return nil, fmt.Errorf("list sessions: %w", err)
 	}
 	defer file.Close()
-	var list []Summary
 	places := map[string]int{}    // in list, of sessions that are not sealed
 	shared := map[string]string{} // the file that a session shares
+	pruned := map[string]bool{}
 	lines := newLineReader(nil)
 	scanned, err := scanLedger(file, lines, func(h lineHead, line []byte) error {
 		id := sessionOf(h)
@@ -61,6 +61,14 @@ func List(dir string) ([]Summary, error) {
 			list[place].Reason = Unescape(l.Reason)
 			delete(places, id)
 			delete(shared, id)
+		case typePruned:
+			var l prunedLine
+			if err := decodeLine(line, &l); err != nil {
+				return err
+			}
+			for _, id := range l.Sessions {
+				pruned[id] = true
+			}
 		case typeDamaged:
 			var l damagedLine
 			if err := decodeLine(line, &l); err != nil {
@@ -78,6 +86,7 @@ func List(dir string) ([]Summary, error) {
 		return nil, fmt.Errorf("list sessions: %w", err)
 	}
 	scans := newScanner(dir, lines)
+	defer func() { list = slices.DeleteFunc(list, func(s Summary) bool { return pruned[s.ID] }) }()
 	for id, place := range places {
 		if err := list[place].soFar(scans, id, shared[id]); err != nil {
 			return nil, fmt.Errorf("list sessions: %w", err)

@@ -48,10 +48,12 @@ func (s *Store) Refuse(reason string, meta Meta) {
 		return
 	}
 	s.mu.Lock()
-	closed := s.closed
+	err, usable := s.broken, s.ready && !s.closed
 	s.mu.Unlock()
-	err := ErrClosed
-	if !closed {
+	if err == nil || usable {
+		err = ErrClosed
+	}
+	if usable {
 		err = s.ledger.write(now, typeRefused, refusedLine{Reason: reason, Meta: meta})
 	}
 	if err != nil && s.refusals.mayLog(now) {

@@ -36,15 +36,18 @@ type Store struct {
 	live   map[*Session]struct{}
 	sealed []*Session // in their shared files, and not in the ledger yet
 	broken error      // why what waits could not be written when that was last tried
+	ready  bool       // it is open; false while there was no space for that
 	closed bool
+
+	beside bool // as openStore was told
 
 	stop, stopped chan struct{}
 }
 
 // OpenStore opens the record in dir for writing, and makes it when there is none: dir, its key and its ledger. What a process
 // before left unsealed is sealed. It is an error when another process writes the store (ErrLocked), when its key was exposed
-// or replaced (ErrKeyExposed, ErrKeyMismatch), when what the ledger's signed head covers is not there as it was written
-// (a Fault), or when the disk is full.
+// or replaced (ErrKeyExposed, ErrKeyMismatch), or when what the ledger's signed head covers is not there as it was written
+// (a Fault). A full disk is none: no session begins until there is space, which is tried every few seconds.
 func OpenStore(dir string, log *zap.Logger) (*Store, error) {
 	return openStore(dir, false, log)
 }
@@ -57,20 +60,38 @@ func JoinStore(dir string, log *zap.Logger) (*Store, error) {
 
 func openStore(dir string, beside bool, log *zap.Logger) (*Store, error) {
 	s := &Store{
-		dir: dir, log: log, live: map[*Session]struct{}{},
+		dir: dir, log: log, live: map[*Session]struct{}{}, beside: beside,
 		stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
-	if err := s.open(time.Now(), beside); err != nil {
+	if err := s.tryOpen(time.Now()); err != nil && !noSpace(err) {
+		return nil, err
+	}
+	go s.flush()
+	return s, nil
+}
+
+func noSpace(err error) bool { return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) }
+
+// tryOpen opens the store, or leaves it as it was. Only one goroutine calls it, and nobody uses the store before it has succeeded.
+func (s *Store) tryOpen(now time.Time) error {
+	err := s.open(now, s.beside)
+	if err != nil {
 		if s.ledger != nil {
 			s.ledger.file.file.Close()
 		}
 		if s.lock != nil {
 			s.lock.Close()
 		}
-		return nil, fmt.Errorf("open the record in %s: %w", dir, err)
+		s.ledger, s.lock = nil, nil
+		err = fmt.Errorf("open the record in %s: %w", s.dir, err)
+		s.report(err)
+		return err
 	}
-	go s.flush()
-	return s, nil
+	s.mu.Lock()
+	s.ready = true
+	s.mu.Unlock()
+	s.report(nil)
+	return nil
 }
 
 // Begin starts the record of a session, with notes behind its first event. They and its line in the ledger are written when it
@@ -179,6 +200,13 @@ func (s *Store) flush() {
 		case <-s.stop:
 			return
 		case now := <-ticker.C:
+			if !s.isReady() {
+				if now.Sub(swept) >= sweepInterval {
+					swept = now
+					_ = s.tryOpen(now) // it has been told
+				}
+				continue
+			}
 			err := errors.Join(s.maintain(now), s.ledger.sign(now))
 			if now.Sub(head) >= headInterval {
 				head = now
@@ -195,6 +223,12 @@ func (s *Store) flush() {
 			s.report(err)
 		}
 	}
+}
+
+func (s *Store) isReady() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ready
 }
 
 // maintain writes results that wait, closes that failed, and refusals that were only counted.
@@ -278,6 +312,9 @@ func (s *Store) Close() error {
 	s.mu.Unlock()
 	close(s.stop)
 	<-s.stopped
+	if !s.isReady() {
+		return nil
+	}
 	slices.SortFunc(sessions, func(a, b *Session) int { return a.began.Compare(b.began) })
 	var errs []error
 	for _, session := range sessions {

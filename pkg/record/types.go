@@ -129,6 +129,7 @@ const (
 	typeSigned     = "signed"
 	typeAbandoned  = "abandoned"
 	typeDamaged    = "damaged"
+	typePruned     = "pruned"
 )
 
 // reasonInterrupted is the reason of sessions that a start found unsealed; reasonStopped of those that the store's Close found.

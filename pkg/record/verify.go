@@ -29,6 +29,8 @@ type Report struct {
 	// Sessions were checked; Open of them are not sealed, and their chain was checked so far as it goes.
 	Sessions int `json:"sessions"`
 	Open     int `json:"open"`
+	// Pruned are those of which only the ledger tells, because somebody had them removed: who and when stands in the notes.
+	Pruned int `json:"pruned"`
 	// Events are those of the sessions, seals not counted.
 	Events uint64 `json:"events"`
 	// LedgerLines were checked; the signed head of HeadTime covers the first Covered of them.
@@ -65,6 +67,7 @@ type verifier struct {
 	key     ed25519.PublicKey // that the ledger begins with
 	// known are the sessions that the ledger has; nil when they are sealed, and checked.
 	known       map[string]*opened
+	pruned      map[string]bool
 	stopped     bool // the last line says that nobody writes any more
 	ledgerLines *lineReader
 	scans       *scanner
@@ -113,6 +116,9 @@ func (v *verifier) verify() error {
 	marks := []uint64{head.Count}
 	if v.options.Head != nil {
 		marks = append(marks, v.options.Head.Count)
+	}
+	if err := v.findPruned(file); err != nil {
+		return err
 	}
 	var ioErr error // of a session's file, which is no fault of the ledger's line
 	scanned, err := scanLedger(file, v.ledgerLines, func(h lineHead, line []byte) error {
@@ -246,7 +252,15 @@ func (v *verifier) line(h lineHead, line []byte) (fault, err error) {
 			return fmt.Errorf("it seals session %q, which is not open", id), nil
 		}
 		v.known[id] = nil
+		if v.pruned[id] {
+			if v.wanted(id) {
+				v.report.Pruned++
+			}
+			return nil, nil
+		}
 		return nil, v.session(id, o, &l, number)
+	case typePruned:
+		return v.prunedLine(h, line), nil
 	case typeDamaged:
 		var l damagedLine
 		if err := decodeLine(line, &l); err != nil {

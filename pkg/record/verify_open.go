@@ -115,3 +115,40 @@ func (v *verifier) follow(ledger *os.File, offset int64, missing map[string]stri
 		}
 	}
 }
+
+// findPruned reads ahead which sessions were pruned; whether the lines are sound is found where they stand.
+func (v *verifier) findPruned(ledger *os.File) error {
+	v.pruned = map[string]bool{}
+	_, err := scanLedger(ledger, v.ledgerLines, func(h lineHead, line []byte) error {
+		if h.typ != typePruned {
+			return nil
+		}
+		var l prunedLine
+		if err := decodeLine(line, &l); err != nil {
+			return err
+		}
+		for _, id := range l.Sessions {
+			v.pruned[id] = true
+		}
+		return nil
+	})
+	return err
+}
+
+// prunedLine takes a line about sessions that were removed.
+func (v *verifier) prunedLine(h lineHead, line []byte) error {
+	var l prunedLine
+	if err := decodeLine(line, &l); err != nil {
+		return err
+	}
+	if !signed(v.key, prunedText(chain{seq: h.seq - 1, hash: h.prev}, &l), l.Signature) {
+		return errors.New("its signature is not by the record's key")
+	}
+	for _, id := range l.Sessions {
+		if o, ok := v.known[id]; !ok || o != nil {
+			return fmt.Errorf("it prunes session %q, which is not sealed", id)
+		}
+	}
+	v.note("%d sessions were pruned at %s by %s", len(l.Sessions), h.time.Format(time.RFC3339), Unescape(l.By))
+	return nil
+}
