@@ -43,7 +43,7 @@ type prunedLine struct {
 }
 
 // FindPrunable gives the sessions that Prune would remove, the oldest first: sealed ones that are old enough. One that shares a file
-// goes with the others in it, when all of them may. Sessions that are damaged stay. It only reads.
+// goes with the others in it, when all of them may and no process writes it. Sessions that are damaged stay. It only reads.
 func FindPrunable(dir string, o PruneOptions) ([]Prunable, error) {
 	file, err := os.Open(filepath.Join(dir, ledgerName))
 	if err != nil {
@@ -101,6 +101,9 @@ func FindPrunable(dir string, o PruneOptions) ([]Prunable, error) {
 			out = append(out, *s)
 		}
 	}
+	if out, err = withoutWritten(dir, out); err != nil {
+		return nil, fmt.Errorf("find sessions to prune: %w", err)
+	}
 	return out, nil
 }
 
@@ -115,9 +118,6 @@ func (s *Store) Prune(o PruneOptions) ([]Prunable, error) {
 	err = s.broken
 	s.mu.Unlock()
 	if err != nil {
-		return nil, fmt.Errorf("prune sessions: %w", err)
-	}
-	if found, err = s.withoutWritten(found); err != nil {
 		return nil, fmt.Errorf("prune sessions: %w", err)
 	}
 	now := time.Now()
@@ -150,13 +150,13 @@ func (s *Store) Prune(o PruneOptions) ([]Prunable, error) {
 }
 
 // withoutWritten leaves out sessions in shared files to which a process may yet write others.
-func (s *Store) withoutWritten(found []Prunable) ([]Prunable, error) {
+func withoutWritten(dir string, found []Prunable) ([]Prunable, error) {
 	written := map[string]bool{"": false}
 	for _, p := range found {
 		if _, asked := written[p.shared]; asked {
 			continue
 		}
-		file, err := os.OpenFile(filepath.Join(s.dir, p.shared), os.O_WRONLY|os.O_APPEND, 0)
+		file, err := os.Open(filepath.Join(dir, p.shared))
 		if errors.Is(err, fs.ErrNotExist) {
 			written[p.shared] = false
 			continue
@@ -164,7 +164,7 @@ func (s *Store) withoutWritten(found []Prunable) ([]Prunable, error) {
 		if err != nil {
 			return nil, err
 		}
-		err = flock(file, unix.LOCK_EX|unix.LOCK_NB)
+		err = flock(file, unix.LOCK_SH|unix.LOCK_NB)
 		written[p.shared] = errors.Is(err, ErrLocked)
 		file.Close()
 		if err != nil && !written[p.shared] {
