@@ -240,6 +240,9 @@ func keepIdle(address string, n int) result {
 	_ = conn.SetDeadline(time.Time{})
 	for range n {
 		frontend, conn, err := connect(address)
+		if err == nil {
+			_, err = ask(frontend, "SELECT 'something'")
+		}
 		if err != nil {
 			return result{Outcomes: map[string]int{err.Error(): 1}}
 		}

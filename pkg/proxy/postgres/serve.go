@@ -106,6 +106,7 @@ func (p *Protocol) serve(ctx context.Context, s *proxy.Session, client net.Conn,
 	_ = u.conn.SetDeadline(time.Time{})
 	one, other := r.legs()
 	one.Conn, other.Pending = client, slices.Clone(u.pending())
+	u.in = nil // its buffer would be most of an idle session's memory
 	link, err := p.engine.Start(one, other, r.finish)
 	if err != nil {
 		r.finish(client, u.conn, err)
