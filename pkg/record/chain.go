@@ -51,6 +51,9 @@ type chain struct {
 	session string // whose lines they are, where lines name it
 	seq     uint64
 	hash    hash
+	// second is the last one that was written, in Unix time, and stamp its text: most lines follow in the same one.
+	second int64
+	stamp  [len("2006-01-02T15:04:05")]byte
 }
 
 func sessionChain(id string) chain {
@@ -77,7 +80,14 @@ func (c *chain) begin(buf []byte, now time.Time, typ string) []byte {
 	}
 	buf = strconv.AppendUint(buf, c.seq+1, 10)
 	buf = append(buf, `,"time":"`...)
-	buf = appendTime(buf, now)
+	if second := now.Unix(); second == c.second && c.stamp[0] != 0 {
+		buf = appendFraction(append(buf, c.stamp[:]...), now)
+	} else {
+		start := len(buf)
+		buf = appendTime(buf, now)
+		c.second = second
+		copy(c.stamp[:], buf[start:])
+	}
 	buf = append(buf, `","type":"`...)
 	buf = append(buf, typ...)
 	buf = append(buf, `","prev":"`...)
@@ -117,7 +127,12 @@ func (c *chain) follow(line []byte) (lineHead, error) {
 // appendTime appends now in timeLayout. AppendFormat is fast for RFC 3339 only.
 func appendTime(buf []byte, now time.Time) []byte {
 	buf = now.UTC().AppendFormat(buf, time.RFC3339)
-	buf[len(buf)-1] = '.' // was Z
+	return appendFraction(buf[:len(buf)-1], now) // without Z
+}
+
+// appendFraction appends what is behind the second.
+func appendFraction(buf []byte, now time.Time) []byte {
+	buf = append(buf, '.')
 	nanoseconds := now.Nanosecond()
 	for unit := 100_000_000; unit > 0; unit /= 10 {
 		buf = append(buf, '0'+byte(nanoseconds/unit%10))

@@ -18,7 +18,7 @@ func TestIdleSessionsCostLittleMemory(t *testing.T) {
 	n := newNode(t)
 	_, proxy := n.children()
 	before := residentKiB(t, proxy)
-	defer n.Kill() // or the client would wait for ever
+	defer n.Kill()                                            // or the client would wait for ever
 	n.client(fmt.Sprintf("%s=%d", idleVariable, *sessions-1)) // one more is in a transaction
 	after := residentKiB(t, proxy)
 	t.Logf("the proxy has %d MiB, and %d MiB with %d sessions that have asked something and are idle", before>>10, after>>10, *sessions)

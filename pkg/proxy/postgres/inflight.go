@@ -64,7 +64,7 @@ func (e *expected) hasRows() bool {
 
 // inflight is a queue in a ring.
 type inflight struct {
-	ring    []expected // its length is a power of two
+	ring    []expected // its length is a power of two; what is not in the queue is zero
 	head, n int
 }
 
@@ -86,9 +86,7 @@ func (q *inflight) push() *expected {
 		q.ring, q.head = grown, 0
 	}
 	q.n++
-	e := q.at(q.n - 1)
-	*e = expected{}
-	return e
+	return q.at(q.n - 1)
 }
 
 // at is the i-th from the front.
@@ -106,8 +104,11 @@ func (q *inflight) pop() {
 	*q.at(0) = expected{} // do not keep alive what it points to
 	q.head = (q.head + 1) & (len(q.ring) - 1)
 	q.n--
-	if q.n == 0 && len(q.ring) > keptInflight {
-		q.ring, q.head = nil, 0
+	if q.n == 0 {
+		q.head = 0 // the next round uses the same memory
+		if len(q.ring) > keptInflight {
+			q.ring = nil
+		}
 	}
 }
 

@@ -79,8 +79,9 @@ func (l *loop) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	events := make([]unix.EpollEvent, batch)
-	swept := time.Now()
 	var callers []unix.EpollEvent
+	began := time.Now()
+	var swept time.Duration // since began: one reading of one clock
 	for !l.stopped {
 		n := l.wait(events)
 		queued := false
@@ -108,9 +109,9 @@ func (l *loop) run() {
 			}
 		}
 		l.runLater()
-		if now := time.Now(); now.Sub(swept) >= sweepEvery {
+		if now := time.Since(began); now-swept >= sweepEvery {
 			swept = now
-			l.sweep(now)
+			l.sweep(time.Now())
 		}
 	}
 	l.mu.Lock()
