@@ -55,6 +55,7 @@ func (s *steady) round() {
 	if n, err := s.b.Process(s.answers, &s.out); n != len(s.answers) || err != nil {
 		panic(err)
 	}
+	s.b.Settle()
 }
 
 // steadies are the ways in which clients mostly speak.

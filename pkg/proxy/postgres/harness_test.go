@@ -148,6 +148,7 @@ func (w *wire) process(h relay.Half, in *[]byte) (int, *relay.Output) {
 	for i := range shared {
 		shared[i] = 0xaa
 	}
+	h.(relay.Settler).Settle()
 	*in = (*in)[n:]
 	if out.Deaf {
 		*in = nil

@@ -35,6 +35,9 @@ type parser interface {
 	Get(text []byte) (*sql.Script, error)
 }
 
+// maxResults is how many results wait for Settle.
+const maxResults = 8
+
 // A machine is what both directions of a relayed session share. The relay package never runs both at once.
 type machine struct {
 	judge   judge
@@ -71,7 +74,7 @@ type machine struct {
 
 	parameters map[string]string // what the server reported last
 	errors     []byte            // room for encoding
-	result     record.Result     // room for finish
+	results    []record.Result   // of operations that have ended, to be recorded by Settle
 }
 
 // Drain ends the session at the next moment at which nothing is lost by it; for relay.Link.Inject.
@@ -205,6 +208,7 @@ func (m *machine) Abandon() {
 	for ; m.due.n > 0; m.due.pop() {
 		m.forget(m.due.front(), "interrupted")
 	}
+	m.Settle()
 }
 
 // forget undoes what an expected answer would have confirmed.
@@ -230,9 +234,19 @@ func (m *machine) finish(e *expected, sqlstate string) {
 	if e.counted {
 		rows = e.tagged
 	}
-	m.result = record.Result{Operation: e.op, Rows: rows, Bytes: e.bytes, Duration: sinceStart() - e.started, Error: sqlstate}
-	m.judge.Finish(&m.result)
+	if len(m.results) == maxResults {
+		m.Settle()
+	}
+	m.results = append(m.results, record.Result{Operation: e.op, Rows: rows, Bytes: e.bytes, Duration: sinceStart() - e.started, Error: sqlstate})
 	e.op = 0
+}
+
+// Settle implements relay.Settler for both directions: it records how operations ended when the client has its answers.
+func (m *machine) Settle() {
+	for i := range m.results {
+		m.judge.Finish(&m.results[i])
+	}
+	m.results = m.results[:0]
 }
 
 // safeParameter is an error for a reported parameter under which the server reads text in another way than the parser does.

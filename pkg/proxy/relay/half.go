@@ -1,6 +1,9 @@
 package relay
 
-import "errors"
+import (
+	"errors"
+	"runtime/debug"
+)
 
 // A Half is one direction of a session: it is offered what one side sent and says what to write. Both halves of a link are
 // never called at the same time.
@@ -8,6 +11,28 @@ type Half interface {
 	// Process consumes a prefix of p, which begins where the last call's consumption ended, and puts into out what is to be
 	// written. An error ends the link after what is in out has been written; ErrDone is the clean one.
 	Process(p []byte, out *Output) (consumed int, err error)
+}
+
+// A Settler is a Half with work that nobody waits for: Settle is called after each Process, and where that is possible only when what it
+// put out has been written. It must not keep other links waiting.
+type Settler interface {
+	Half
+	Settle()
+}
+
+// settle lets a half that is a Settler do its work.
+func settle(h Half) (err error) {
+	s, ok := h.(Settler)
+	if !ok {
+		return nil
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			err = &PanicError{Value: v, Stack: debug.Stack()}
+		}
+	}()
+	s.Settle()
+	return nil
 }
 
 // ErrDone ends a link cleanly.

@@ -111,6 +111,9 @@ func (s *side) process(data []byte) {
 	n, err := protect(s.half, data, out)
 	s.peer.send(out.forward)
 	s.send(out.reply)
+	if failed := settle(s.half); failed != nil {
+		err = failed
+	}
 	s.keep(data[n:], n > 0)
 	s.need = out.Need
 	s.paused = out.Pause

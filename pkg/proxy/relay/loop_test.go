@@ -1,6 +1,8 @@
 package relay
 
 import (
+	"io"
+	"net"
 	"runtime"
 	"testing"
 	"time"
@@ -27,5 +29,27 @@ func TestCollectionsDoNotWaitForALoopThatSleeps(t *testing.T) {
 	}
 	if took := time.Since(began); took > collections*sweepEvery/2 {
 		t.Errorf("%d collections took %v", collections, took)
+	}
+}
+
+func TestSteadyStateAllocatesNothing(t *testing.T) {
+	s := start(t, true, half(through), half(through))
+	request, answer := make([]byte, 100), make([]byte, 300)
+	round := func() {
+		for _, way := range []struct {
+			from, to net.Conn
+			data     []byte
+		}{{s.client, s.server, request}, {s.server, s.client, answer}} {
+			if _, err := way.from.Write(way.data); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(way.to, way.data); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	// Those of the whole process count, which may have something to do once in a while.
+	if n := testing.AllocsPerRun(1000, round); n != 0 {
+		t.Errorf("%v allocations a round", n)
 	}
 }

@@ -135,6 +135,9 @@ func (p *pair) step(me int, from Leg, to net.Conn, data []byte, out *Output) (in
 	}
 	out.Reset()
 	n, err := protect(from.Half, data, out)
+	if failed := settle(from.Half); failed != nil { // at once: the other half may run while this one's output is written
+		err = failed
+	}
 	if n > 0 {
 		p.ran[me]++
 	}
