@@ -115,8 +115,8 @@ func run(o options) error {
 	if o.threads == 0 {
 		o.threads = runtime.GOMAXPROCS(0)
 	}
-	// A relay thread sleeps in the kernel. While there are idle Ps the runtime leaves it its own, so that it does not have to
-	// find another one at each wake-up.
+	// A relay thread keeps its P while it waits in the kernel, so that it does not have to find another one at each wake-up; the
+	// rest of the proxy has those of the processors.
 	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + o.threads)
 	engine, err := relay.NewEngine(o.threads)
 	if err != nil {

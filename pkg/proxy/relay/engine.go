@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -29,7 +30,8 @@ type times struct {
 	flush time.Duration // with the last bytes of an ended link
 }
 
-// NewEngine starts threads epoll loops.
+// NewEngine starts threads epoll loops. They work best where GOMAXPROCS is greater than their number: a loop that is busy keeps its
+// processor while it waits.
 func NewEngine(threads int) (*Engine, error) {
 	return newEngine(threads, times{stall: StallTimeout, flush: flushTimeout})
 }
@@ -42,6 +44,7 @@ func newEngine(threads int, times times) (*Engine, error) {
 			e.Close()
 			return nil, err
 		}
+		l.spare = runtime.GOMAXPROCS(0) > threads
 		e.loops = append(e.loops, l)
 	}
 	for _, l := range e.loops {

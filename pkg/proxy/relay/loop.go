@@ -33,6 +33,7 @@ type loop struct {
 	later       []func()      // to be run when the events at hand are handled
 	times       times
 	stopped     bool
+	spare       bool // there are processors (GOMAXPROCS) beside those of the loops
 	quiet       bool // nothing has happened for a while
 
 	mu     sync.Mutex
@@ -132,10 +133,10 @@ func (l *loop) run() {
 // it takes the loop's processor away each 10 ms, and then looks every 20 µs for another one to take, which costs more than
 // the waits. What it does instead, when it wants the processor (for a collection, or because the loop has had it for
 // 10 ms), is to interrupt the wait by a signal. The next wait then is one that it knows of, so that an idle loop holds
-// no processor and is interrupted no more.
+// no processor and is interrupted no more. Without processors to spare other goroutines would wait for such signals.
 func (l *loop) wait(events []unix.EpollEvent) int {
 	const milliseconds = int(sweepEvery / time.Millisecond)
-	if !l.quiet {
+	if l.spare && !l.quiet {
 		n, errno := epollWait(l.epoll, events, milliseconds)
 		l.quiet = errno != 0 // EINTR
 		return max(n, 0)

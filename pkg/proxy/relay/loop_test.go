@@ -10,6 +10,7 @@ import (
 
 // A loop that kept its processor while it waits, whatever the runtime says, would hold up each collection until the next sweep.
 func TestCollectionsDoNotWaitForALoopThatSleeps(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(4))
 	e, err := NewEngine(2)
 	if err != nil {
 		t.Fatal(err)
