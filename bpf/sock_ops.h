@@ -171,18 +171,32 @@ static __always_inline void dialled(struct bpf_sock_ops *ctx)
 static __always_inline void accepted(struct bpf_sock_ops *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
-	struct origin *o, from;
+	struct origin *o, *there, from;
 	struct flow f;
+	bool fits;
 
 	if (!sk)
 		return;
 	o = bpf_sk_storage_get(&origins, sk, NULL, 0);
-	/* No listener of ours, or dialled directly. */
-	if (!o || !flow_of(ctx, false, &f) || !take_out(&f, &from))
+	/* No listener of ours. */
+	if (!o || !flow_of(ctx, false, &f))
 		return;
-	if (from.workload_id == o->workload_id)
+	there = bpf_map_lookup_elem(&pending, &f);
+	/* Dialled directly. */
+	if (!there)
+		return;
+	from = *there;
+	fits = from.workload_id == o->workload_id;
+	/* Before the entry goes: getpeername4 and getpeername6 find the origin at one place or the other. */
+	if (fits)
 		*o = from;
-	else
+	if (bpf_map_delete_elem(&pending, &f)) {
+		/* The client's close took it out at the same time, and it may have been another flow's when it was
+		 * copied. */
+		o->port = 0;
+		return;
+	}
+	if (!fits)
 		count(REASON_LOST_ACCEPTED);
 	give_back(&from);
 }
