@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"net"
 	"os"
-	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,7 +19,8 @@ const (
 	sweepEvery = time.Second
 )
 
-// A loop is one thread with one epoll instance. Everything below runs on that thread alone; others reach it by post.
+// A loop is one goroutine with one epoll instance. Everything below runs there alone; others reach it by post. It is not locked to a
+// thread: to go on after the runtime has had its processor, it would need another thread's help, which takes long on a busy machine.
 type loop struct {
 	epoll, wake int
 	buf         []byte  // what was just read; shared by all links of the loop
@@ -60,7 +60,7 @@ func newLoop(times times) (*loop, error) {
 	return l, nil
 }
 
-// post runs f on the loop's thread, soon; it is false when the loop has ended.
+// post runs f in the loop, soon; it is false when the loop has ended.
 func (l *loop) post(f func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -77,8 +77,6 @@ func (l *loop) post(f func()) bool {
 }
 
 func (l *loop) run() {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	events := make([]unix.EpollEvent, batch)
 	var callers []unix.EpollEvent
 	began := time.Now()
