@@ -155,7 +155,7 @@ func TestProblems(t *testing.T) {
 			at(target, 4, 1) + "spec.protocol: is missing; expected postgres",
 			at(target, 5, 3) + "spec.protcol: is an unknown field; did you mean protocol?"}},
 		{"an unknown field like no other is told the known ones", "  rules:", "  masks: []\n  rules:", []string{
-			at(policy, 32, 3) + "spec.masks: is an unknown field; expected one of record, role, rules, targets, workloads"}},
+			at(policy, 32, 3) + "spec.masks: is an unknown field; expected one of approvals, record, role, rules, targets, workloads"}},
 		{"an unknown field in a list is told its place", "port: 5432}", "port: 5432, service: {}}", []string{
 			at(target, 7, 41) + "spec.endpoints[0].service: is an unknown field; expected one of cidr, host, port"}},
 		{"a field that is given twice", "  protocol: postgres", "  protocol: postgres\n  protocol: postgres", []string{
@@ -185,8 +185,10 @@ func TestProblems(t *testing.T) {
 			at(policy, 31, 12) + "spec.targets: found a string; expected a list"}},
 		{"no value for a mapping", "  upstream:\n    address: \"\"\n    tls:\n      ca: {file: /etc/pg/ca.pem}\n", "  upstream:\n", []string{
 			at(target, 10, 12) + "spec.upstream: found no value; expected a mapping"}},
-		{"an unknown action", "action: allow", "action: approve", []string{
-			at(policy, 34, 26) + `spec.rules[1].action: found "approve"; expected allow or deny`}},
+		{"an unknown action", "action: allow", "action: ask", []string{
+			at(policy, 34, 26) + `spec.rules[1].action: found "ask"; expected allow, deny or approve`}},
+		{"an approval without approvers", "action: allow", "action: approve, approval: {approvers: [dba]}", []string{
+			at(policy, 34, 58) + `spec.rules[1].approval.approvers[0]: found "dba"; expected "user:NAME", "group:NAME" or "uid:NUMBER"`}},
 		{"an empty expression", "{name: rest, action", "{name: rest, when: '', action", []string{
 			at(policy, 34, 24) + "spec.rules[1].when: is empty; expected an expression, or no field for a rule that matches everything"}},
 		{"an inline secret", "password: {file: /run/secrets/orders}", "password: hunter2", []string{
@@ -266,7 +268,7 @@ func TestProblemsOfAllFilesAreReportedTogether(t *testing.T) {
 		strings.Replace(goodTarget, "orders-db", "other-db", 1))
 	want := []string{
 		"a.yaml:13:9: CredentialSource/orders-app: metadata.name: is taken by the CredentialSource at a.yaml:1; expected names that are unique within a kind",
-		`b.yaml:10:26: AccessPolicy/checkout-orders: spec.rules[1].action: found "alow"; expected allow or deny`,
+		`b.yaml:10:26: AccessPolicy/checkout-orders: spec.rules[1].action: found "alow"; expected allow, deny or approve`,
 		"b.yaml:12:1: is no YAML: did not find expected node content",
 		"d.yaml:7:5: Target/other-db: spec.endpoints[0]: orders.internal port 5432 is claimed by spec.endpoints[0] of Target/orders-db at c.yaml:1; expected each destination to belong to one target",
 		"d.yaml:8:5: Target/other-db: spec.endpoints[1]: 10.8.0.0/24 port 5432 is claimed by spec.endpoints[1] of Target/orders-db at c.yaml:1; expected each destination to belong to one target",

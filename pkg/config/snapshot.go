@@ -25,7 +25,7 @@ func (s *Snapshot) Empty() bool {
 	return len(s.Targets)+len(s.CredentialSources)+len(s.Policies) == 0
 }
 
-// NamedFiles are the absolute paths of all files that documents name: passwords and certificate authorities.
+// NamedFiles are the absolute paths of all files that documents name: passwords, keys of webhooks and certificate authorities.
 func (s *Snapshot) NamedFiles() map[string]struct{} {
 	files := map[string]struct{}{}
 	for _, target := range s.Targets {
@@ -44,6 +44,18 @@ func (s *Snapshot) NamedFiles() map[string]struct{} {
 			if role.TLS.CA != nil {
 				files[role.TLS.CA.File] = struct{}{}
 			}
+		}
+	}
+	for _, policy := range s.Policies {
+		if policy.Spec.Approvals == nil {
+			continue
+		}
+		hook := policy.Spec.Approvals.Webhook
+		if hook.Secret.File != "" {
+			files[hook.Secret.File] = struct{}{}
+		}
+		if hook.CA != nil {
+			files[hook.CA.File] = struct{}{}
 		}
 	}
 	return files

@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"cel.dev/cel-go/cel"
 	"cel.dev/cel-go/ext"
@@ -59,6 +60,7 @@ type compiled struct {
 type rule struct {
 	policy, name, message string
 	action                Action
+	holds                 []*Approval // one, with action Hold
 	when                  cel.Program // nil is true
 }
 
@@ -85,8 +87,11 @@ func Compile(policies []v1alpha1.AccessPolicy) (*Set, error) {
 		}
 		for i, r := range doc.Spec.Rules {
 			made := rule{policy: p.name, name: r.Name, message: r.Message}
-			if r.Action == v1alpha1.ActionAllow {
+			switch r.Action {
+			case v1alpha1.ActionAllow:
 				made.action = Allow
+			case v1alpha1.ActionApprove:
+				made.action, made.holds = Hold, []*Approval{approvalOf(p.name, r)}
 			}
 			if r.When != "" {
 				var problem string
@@ -103,6 +108,16 @@ func Compile(policies []v1alpha1.AccessPolicy) (*Set, error) {
 	}
 	slices.SortFunc(set.policies, func(a, b *compiled) int { return cmp.Compare(a.name, b.name) })
 	return set, nil
+}
+
+// approvalOf takes a rule's approval, which is validated.
+func approvalOf(policy string, r v1alpha1.Rule) *Approval {
+	a := &Approval{
+		Policy: policy, Rule: r.Name, Message: r.Message, Approvers: r.Approval.Approvers, NeedsReason: r.Approval.Reason == v1alpha1.ReasonRequired,
+	}
+	a.Timeout, _ = time.ParseDuration(r.Approval.Timeout)
+	a.Window, _ = time.ParseDuration(r.Approval.Window) // "" is 0
+	return a
 }
 
 func compileRule(env *cel.Env, expression string) (cel.Program, string) {

@@ -1,5 +1,7 @@
 package policy
 
+import "time"
+
 // Action is the outcome of a decision. The zero value denies.
 type Action uint8
 
@@ -7,12 +9,16 @@ type Action uint8
 const (
 	Deny Action = iota
 	Allow
+	Hold // until people have approved it
 )
 
-// String is "deny" or "allow".
+// String is "deny", "allow" or "hold".
 func (a Action) String() string {
-	if a == Allow {
+	switch a {
+	case Allow:
 		return "allow"
+	case Hold:
+		return "hold"
 	}
 	return "deny"
 }
@@ -24,4 +30,23 @@ type Decision struct {
 	Policy, Rule string
 	// Message is for the client; never "" on a denial.
 	Message string
+	// Holds are the approvals that the operation needs, each of them, one for each rule that holds it; none unless Action is Hold.
+	Holds []*Approval
+}
+
+// An Approval is what has to be approved, and by whom, before an operation runs. It is made by a rule with action approve; whatever
+// else wants people to decide on an operation makes one of its own. It is not changed once made.
+type Approval struct {
+	// Policy and Rule name what holds.
+	Policy, Rule string
+	// Message is for the client and for approvers; "" is none.
+	Message string
+	// Timeout is how long the operation is held before it is denied.
+	Timeout time.Duration
+	// Window is how long the approval serves for the same operation again; 0 is once.
+	Window time.Duration
+	// Approvers are who may decide: "user:NAME", "group:NAME" or "uid:NUMBER".
+	Approvers []string
+	// NeedsReason is true when who decides must say why.
+	NeedsReason bool
 }

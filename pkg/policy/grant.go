@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/sallyport-dev/sallyport/pkg/api/v1alpha1"
@@ -63,8 +64,8 @@ func (g Grant) Decide(statement *Statement, subject *Subject) Decision {
 				continue
 			}
 		}
-		d := Decision{Action: r.action, Policy: r.policy, Rule: r.name, Message: r.message}
-		if d.Action != Allow && d.Message == "" {
+		d := Decision{Action: r.action, Policy: r.policy, Rule: r.name, Message: r.message, Holds: r.holds}
+		if d.Action == Deny && d.Message == "" {
 			d.Message = "not allowed"
 		}
 		return d
@@ -75,21 +76,38 @@ func (g Grant) Decide(statement *Statement, subject *Subject) Decision {
 	}
 }
 
-// DecideStatement decides on every unit of one statement: the first denial, else the decision on the outermost unit. searchPath is every schema
-// that an unqualified name may resolve to.
+// Holds is true when a rule may hold what it matches.
+func (g Grant) Holds() bool {
+	return g.grant != nil && slices.ContainsFunc(g.rules, func(r rule) bool { return r.action == Hold })
+}
+
+// DecideStatement decides on every unit of one statement: the first denial, else what the rules that hold a unit ask for, all of them,
+// else the decision on the outermost unit. searchPath is every schema that an unqualified name may resolve to.
 func (g Grant) DecideStatement(units []sql.Unit, searchPath []string, subject *Subject) Decision {
-	var outermost Decision
+	var all Decision
 	for i := range units {
 		d := g.Decide(Resolve(&units[i], searchPath), subject)
-		if d.Action != Allow {
+		switch {
+		case d.Action == Deny:
 			return d
-		}
-		if i == 0 {
-			outermost = d
+		case i == 0, d.Action == Hold && all.Action != Hold:
+			all = d
+		case d.Action == Hold:
+			all.Holds = Join(all.Holds, d.Holds)
 		}
 	}
 	if len(units) == 0 {
 		return Decision{Rule: ruleDefault, Message: "nothing to decide on"}
 	}
-	return outermost
+	return all
+}
+
+// Join is both lists, each approval once.
+func Join(a, b []*Approval) []*Approval {
+	for _, h := range b {
+		if !slices.Contains(a, h) {
+			a = append(a[:len(a):len(a)], h)
+		}
+	}
+	return a
 }

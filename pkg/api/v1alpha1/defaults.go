@@ -81,6 +81,9 @@ func (p *AccessPolicy) Default() {
 	if p.Spec.Record.Parameters == "" {
 		p.Spec.Record.Parameters = RecordRedacted
 	}
+	for i := range p.Spec.Rules {
+		p.Spec.Rules[i].Approval.setDefaults()
+	}
 }
 
 // Unconditional is true for a rule that matches every operation: one without an expression, or with the expression true.

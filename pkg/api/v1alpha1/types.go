@@ -163,6 +163,8 @@ type AccessPolicySpec struct {
 	Record RecordOptions `yaml:"record,omitempty" json:"record,omitempty"`
 	// Role is what a just-in-time role that is made under this policy may do; see PostgresRole.
 	Role RoleTemplate `yaml:"role,omitempty" json:"role,omitempty"`
+	// Approvals says who else is told of what rules with action "approve" hold. Default: nobody; approvers ask for themselves.
+	Approvals *Approvals `yaml:"approvals,omitempty" json:"approvals,omitempty"`
 }
 
 // WorkloadSelector matches workloads.
@@ -174,8 +176,9 @@ type WorkloadSelector struct {
 
 // Actions of a Rule.
 const (
-	ActionAllow = "allow"
-	ActionDeny  = "deny"
+	ActionAllow   = "allow"
+	ActionDeny    = "deny"
+	ActionApprove = "approve"
 )
 
 // Rule is one line of a policy.
@@ -185,10 +188,12 @@ type Rule struct {
 	Name string `yaml:"name" json:"name"`
 	// When is a CEL expression that yields a bool (policy.md lists its fields). Default: true, which is said by leaving it out.
 	When string `yaml:"when,omitempty" json:"when,omitempty"`
-	// Action is "allow" or "deny".
+	// Action is "allow", "deny" or "approve": the statement is held until a person decides.
 	Action string `yaml:"action" json:"action"`
-	// Message is shown to the client when the rule denies. Default: a sentence that names the rule.
+	// Message is shown to the client when the rule denies or holds. Default: a sentence that names the rule.
 	Message string `yaml:"message,omitempty" json:"message,omitempty"`
+	// Approval says who decides on what the rule holds. It is required with action "approve" and an error with another.
+	Approval *Approval `yaml:"approval,omitempty" json:"approval,omitempty"`
 }
 
 // RecordOptions say how much of an operation its record holds.

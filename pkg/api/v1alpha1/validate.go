@@ -173,6 +173,9 @@ func (a *AccessPolicy) Validate() []FieldError {
 	p.check("spec.record.text", checkOneOf(a.Spec.Record.Text, RecordNormalised, RecordFull))
 	p.check("spec.record.parameters", checkOneOf(a.Spec.Record.Parameters, RecordRedacted, RecordFull))
 	a.Spec.Role.validate(&p, "spec.role")
+	if a.Spec.Approvals != nil {
+		a.Spec.Approvals.validate(&p, "spec.approvals")
+	}
 	return p
 }
 
@@ -242,11 +245,8 @@ func (r Rule) validate(p *problems, field string) {
 	if r.Name == "default" || r.Name == "error" {
 		p.add(field+".name", "found %q, which names what is decided when no rule decides; expected another name", r.Name)
 	}
-	if r.Action == "" {
-		p.add(field+".action", "is missing; expected %s or %s", ActionAllow, ActionDeny)
-	} else {
-		p.check(field+".action", checkOneOf(r.Action, ActionAllow, ActionDeny))
-	}
+	p.check(field+".action", checkOneOf(r.Action, ActionAllow, ActionDeny, ActionApprove))
+	r.validateApproval(p, field+".approval")
 	if r.Message == "" {
 		return
 	}

@@ -197,8 +197,8 @@ func TestAccessPolicyValidation(t *testing.T) {
 		{name: "a cgroup is named once", change: func(a *AccessPolicy) {
 			a.Spec.Workloads = []WorkloadSelector{{Cgroup: "/a/b"}, {Cgroup: "/a/b"}}
 		}, field: "spec.workloads[1].cgroup", message: "same as spec.workloads[0]"},
-		{name: "approve is no action of this version", change: rules(Rule{Name: "a", Action: "approve"}), field: "spec.rules[0].action", message: `found "approve"; expected allow or deny`},
-		{name: "an action is required", change: rules(Rule{Name: "a"}), field: "spec.rules[0].action", message: "is missing; expected allow or deny"},
+		{name: "ask is no action", change: rules(Rule{Name: "a", Action: "ask"}), field: "spec.rules[0].action", message: `found "ask"; expected allow, deny or approve`},
+		{name: "an action is required", change: rules(Rule{Name: "a"}), field: "spec.rules[0].action", message: "is missing; expected allow, deny or approve"},
 		{name: "a rule has a name", change: rules(Rule{Action: ActionDeny}), field: "spec.rules[0].name", message: "is missing"},
 		{name: "default is no name of a rule", change: rules(Rule{Name: "default", Action: ActionDeny}), field: "spec.rules[0].name", message: "another name"},
 		{name: "error is no name of a rule", change: rules(Rule{Name: "error", Action: ActionDeny}), field: "spec.rules[0].name", message: "another name"},
