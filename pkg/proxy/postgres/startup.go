@@ -286,6 +286,9 @@ type replayed struct {
 	first []byte
 }
 
+// NetConn is the connection itself.
+func (r *replayed) NetConn() net.Conn { return r.Conn }
+
 // Read gives the bytes that were read first.
 func (r *replayed) Read(p []byte) (int, error) {
 	if len(r.first) > 0 {

@@ -60,6 +60,9 @@ type Output struct {
 	Deaf bool
 	// Async is work that takes long; it runs elsewhere, and the half is called again, with the same input, when it is done.
 	Async func()
+	// Await is like Async for what may take hours: meanwhile the end of this side is noticed, behind input that is not read yet,
+	// and ends the link. done is closed when the link has ended, however it did; the work has to end soon then.
+	Await func(done <-chan struct{})
 }
 
 // Forward adds b to what the other side gets.
@@ -95,5 +98,5 @@ func (o *Output) Reset() {
 	clear(o.forward)
 	clear(o.reply)
 	o.forward, o.reply = o.forward[:0], o.reply[:0]
-	o.Need, o.Pause, o.Deaf, o.Async = 0, false, false, nil
+	o.Need, o.Pause, o.Deaf, o.Async, o.Await = 0, false, false, nil, nil
 }

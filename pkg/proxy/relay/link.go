@@ -22,6 +22,7 @@ type link struct {
 	finished bool
 	cause    error
 	deadline time.Time
+	done     chan struct{} // closed when ending; nil until somebody waits for it
 }
 
 // A side is one socket of a link.
@@ -38,6 +39,7 @@ type side struct {
 	events   uint32    // registered
 	paused   bool      // half waits for the other half
 	async    bool      // half waits for work elsewhere
+	watched  bool      // … and the socket for its end
 	deaf     bool      // half wants no more input
 }
 
@@ -52,7 +54,7 @@ func (s *side) ready(events uint32) {
 			s.receive()
 		}
 	case s.link.finished: // the descriptor is the caller's again
-	case events&(unix.EPOLLHUP|unix.EPOLLERR) != 0: // reported whether asked for or not
+	case events&(unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLRDHUP) != 0: // the first two are reported whether asked for or not
 		s.out = nil
 		if s.deaf && !s.link.ending {
 			_ = unix.EpollCtl(s.link.loop.epoll, unix.EPOLL_CTL_DEL, s.fd, nil) // it may go; the other side is not done
@@ -127,6 +129,9 @@ func (s *side) process(data []byte) {
 			k.loop.post(s.resume)
 		}()
 	}
+	if out.Await != nil && err == nil {
+		s.await(out.Await)
+	}
 	if err != nil {
 		k.end(err)
 		return
@@ -146,7 +151,7 @@ func (s *side) process(data []byte) {
 }
 
 func (s *side) resume() {
-	s.async = false
+	s.async, s.watched = false, false
 	if !s.link.ending {
 		s.process(s.in)
 	}
@@ -229,6 +234,9 @@ func (s *side) arm() {
 	if len(s.out) > 0 {
 		want |= unix.EPOLLOUT
 	}
+	if s.watched && !s.link.ending {
+		want |= unix.EPOLLRDHUP
+	}
 	if want == s.events || s.link.finished {
 		return
 	}
@@ -247,6 +255,9 @@ func (k *link) end(err error) {
 		return
 	}
 	k.ending, k.cause, k.deadline = true, err, time.Now().Add(k.loop.times.flush)
+	if k.done != nil {
+		close(k.done)
+	}
 	if len(k.client.out) > 0 || len(k.server.out) > 0 { // else it is finished before anything else is asked
 		k.client.arm()
 		k.server.arm()

@@ -16,12 +16,13 @@ type pair struct {
 	times          times
 	running        sync.WaitGroup // both directions, and what Inject writes
 
-	mu       sync.Mutex // held while a half runs
-	progress *sync.Cond // a half ran, or the pair ends
-	ran      [2]uint64  // how often each half ran
-	seen     [2]uint64  // what ran[other] was when each half last ran
-	cause    error      // why the pair ends
-	lost     bool       // bytes of the server's were read and not processed
+	mu       sync.Mutex    // held while a half runs
+	progress *sync.Cond    // a half ran, or the pair ends
+	ran      [2]uint64     // how often each half ran
+	seen     [2]uint64     // what ran[other] was when each half last ran
+	cause    error         // why the pair ends
+	done     chan struct{} // closed when there is a cause; nil until somebody waits for it
+	lost     bool          // bytes of the server's were read and not processed
 
 	toClient sync.Mutex // held while the client is written to
 }
@@ -56,6 +57,9 @@ func (p *pair) endLocked(err error) {
 		return
 	}
 	p.cause = err
+	if p.done != nil {
+		close(p.done)
+	}
 	p.progress.Broadcast()
 	for _, c := range []net.Conn{p.client, p.server} {
 		_ = c.SetReadDeadline(time.Unix(1, 0))
@@ -82,6 +86,13 @@ func (p *pair) pump(me int, from Leg, to net.Conn, gone error) int {
 				p.awaitEnd()
 				timer.Stop()
 				return 0
+			}
+			if out.Await != nil {
+				if !p.watch(from.Conn, gone, out.Await) {
+					return n
+				}
+				since = time.Time{}
+				continue
 			}
 			if out.Pause || out.Async != nil {
 				if !p.await(me, out.Async) {

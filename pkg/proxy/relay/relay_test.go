@@ -30,6 +30,8 @@ func (c *counter) Add(f float64) { c.n.Add(int64(f)) }
 // hidden keeps the engine from seeing a TCP connection, as TLS would.
 type hidden struct{ net.Conn }
 
+func (h hidden) NetConn() net.Conn { return h.Conn }
+
 // a setup is a link with its outer ends.
 type setup struct {
 	client, server         net.Conn // the outer ends
