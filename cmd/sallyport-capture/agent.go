@@ -18,6 +18,7 @@ import (
 
 	"github.com/sallyport-dev/sallyport/pkg/capture"
 	"github.com/sallyport-dev/sallyport/pkg/capture/control"
+	"github.com/sallyport-dev/sallyport/pkg/capture/people"
 	"github.com/sallyport-dev/sallyport/pkg/config"
 	"github.com/sallyport-dev/sallyport/pkg/handoff"
 	"github.com/sallyport-dev/sallyport/pkg/workload"
@@ -42,6 +43,7 @@ type agent struct {
 	capture   *capture.Capture
 	server    *handoff.Server
 	control   *control.Server
+	people    *people.Server
 	source    *workload.Source
 	resolver  *resolver
 	documents documents
@@ -101,6 +103,9 @@ func (a *agent) open(ctx context.Context) error {
 		return err
 	}
 	if a.control, err = control.Listen(a.options.runDir, a.log); err != nil {
+		return err
+	}
+	if a.people, err = people.Listen(a.options.runDir, a.log); err != nil {
 		return err
 	}
 	if err := a.publish(ctx); err != nil {
@@ -167,6 +172,7 @@ func (a *agent) run(ctx context.Context, hangups <-chan os.Signal) error {
 // serve starts what needs capture to be open.
 func (a *agent) serve(ctx context.Context, group *errgroup.Group, hangups <-chan os.Signal) {
 	group.Go(func() error { return a.control.Serve(ctx, a) })
+	group.Go(func() error { return a.people.Serve(ctx, a) })
 	group.Go(func() error { return a.watchDocuments(ctx, hangups) })
 	group.Go(func() error { return a.source.Run(ctx, a.reconcile) })
 	group.Go(func() error { return a.capture.Events(ctx, a.denied) })

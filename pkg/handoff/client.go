@@ -31,6 +31,8 @@ type Handler interface {
 	CaptureStatus(CaptureStatus)
 	// CaptureEvent is called for denials by the kernel, of which capture does not send more than so many.
 	CaptureEvent(CaptureEvent)
+	// Person is called for each person who connects to decide on what is held. The connection is the handler's.
+	Person(Person, net.Conn)
 }
 
 // ErrBroken says that the connection to capture broke: another one may do better.
@@ -199,6 +201,12 @@ func (c *Client) dispatch(in incoming, handler Handler) error {
 		handler.CaptureStatus(*m.Status)
 	case kindEvent:
 		handler.CaptureEvent(*m.Event)
+	case kindPerson:
+		conn, err := net.FileConn(in.files[0])
+		if err != nil {
+			return fmt.Errorf("take over a person's connection: %w", err)
+		}
+		handler.Person(*m.Person, conn)
 	default:
 		return fmt.Errorf("%w: %s from capture", errMessage, m.Kind)
 	}

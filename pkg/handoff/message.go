@@ -30,7 +30,8 @@ const (
 	kindWithdraw  kind = "withdraw"
 	kindStatus    kind = "status"
 	kindEvent     kind = "event"
-	kindFile      kind = "file" // one descriptor: the content; none with an error
+	kindFile      kind = "file"   // one descriptor: the content; none with an error
+	kindPerson    kind = "person" // one descriptor: the connection
 	// To capture.
 	kindApplied  kind = "applied"  // answers documents
 	kindEnrolled kind = "enrolled" // answers enroll
@@ -50,6 +51,7 @@ type message struct {
 	Generation uint64         `json:"generation,omitempty"`
 	Status     *CaptureStatus `json:"status,omitempty"`
 	Event      *CaptureEvent  `json:"event,omitempty"`
+	Person     *Person        `json:"person,omitempty"`
 	Request    uint64         `json:"request,omitempty"`
 	Path       string         `json:"path,omitempty"`
 	Error      string         `json:"error,omitempty"`
@@ -75,6 +77,8 @@ func decode(data []byte, descriptors int) (*message, error) {
 		whole = m.Status != nil
 	case kindEvent:
 		whole = m.Event != nil
+	case kindPerson:
+		whole, min, max = m.Person != nil, 1, 1
 	case kindFile:
 		if m.Error == "" {
 			min, max = 1, 1

@@ -63,7 +63,7 @@ func FuzzDecode(f *testing.F) {
 		}
 		// What dispatch and read take for granted.
 		if m.Kind == kindEnroll && (m.Workload == nil || descriptors < 1) || m.Kind == kindDocuments && descriptors != 1 ||
-			m.Kind == kindStatus && m.Status == nil || m.Kind == kindEvent && m.Event == nil || m.Kind == kindFile && m.Error == "" && descriptors != 1 {
+			m.Kind == kindStatus && m.Status == nil || m.Kind == kindEvent && m.Event == nil || m.Kind == kindPerson && (m.Person == nil || descriptors != 1) || m.Kind == kindFile && m.Error == "" && descriptors != 1 {
 			t.Errorf("%+v with %d descriptors was taken", m, descriptors)
 		}
 	})

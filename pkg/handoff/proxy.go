@@ -39,6 +39,7 @@ type outgoing struct {
 	documents *Documents
 	listeners []*net.TCPListener
 	content   []byte
+	person    *net.UnixConn // closed when it was sent, and when it can not be
 }
 
 func newProxy(conn *net.UnixConn, pid uint32) *proxy {
@@ -55,6 +56,9 @@ func newProxy(conn *net.UnixConn, pid uint32) *proxy {
 // wait are dropped: capture has logged them.
 func (p *proxy) put(out outgoing) {
 	p.lock.Lock()
+	if p.stopped {
+		out.drop()
+	}
 	last := len(p.queue) - 1
 	switch kind := out.message.Kind; {
 	case last >= 0 && kind == kindStatus && p.queue[last].message.Kind == kindStatus:
@@ -74,6 +78,9 @@ func (p *proxy) put(out outgoing) {
 func (p *proxy) stop() {
 	p.lock.Lock()
 	p.stopped = true
+	for _, out := range p.queue {
+		out.drop()
+	}
 	p.lock.Unlock()
 	p.signal()
 }
@@ -95,11 +102,15 @@ func (p *proxy) write() error {
 		if stopped {
 			return nil
 		}
-		for _, out := range queue {
-			if err := p.conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
-				return err
+		for i, out := range queue {
+			err := p.conn.SetWriteDeadline(time.Now().Add(sendTimeout))
+			if err == nil {
+				err = p.send(out)
 			}
-			if err := p.send(out); err != nil {
+			if err != nil {
+				for _, out := range queue[i:] {
+					out.drop()
+				}
 				return err
 			}
 		}
@@ -125,6 +136,8 @@ func (p *proxy) send(out outgoing) error {
 		}
 		defer file.Close()
 		return send(p.conn, out.message, int(file.Fd()))
+	case out.person != nil:
+		return sendPerson(p.conn, out)
 	case out.listeners != nil:
 		return sendListeners(p.conn, out.message, out.listeners, nil)
 	}

@@ -85,6 +85,8 @@ type event struct {
 	withdraw  uint64
 	status    *CaptureStatus
 	event     *CaptureEvent
+	person    *Person
+	conn      net.Conn
 }
 
 // handler sends each call to a channel.
@@ -106,6 +108,7 @@ func (h *handler) Enroll(w Workload, l []*net.TCPListener) {
 func (h *handler) Withdraw(id uint64)            { h.events <- event{withdraw: id} }
 func (h *handler) CaptureStatus(s CaptureStatus) { h.events <- event{status: &s} }
 func (h *handler) CaptureEvent(e CaptureEvent)   { h.events <- event{event: &e} }
+func (h *handler) Person(p Person, c net.Conn)   { h.events <- event{person: &p, conn: c} }
 
 // proxyUnderTest is a connected client whose Run runs.
 type proxyUnderTest struct {

@@ -265,6 +265,8 @@ func (p *proxy) CaptureEvent(e handoff.CaptureEvent) {
 	p.events = append(p.events, e)
 }
 
+func (p *proxy) Person(_ handoff.Person, conn net.Conn) { conn.Close() }
+
 func (p *proxy) serve(l *net.TCPListener) {
 	for {
 		conn, err := l.AcceptTCP()
