@@ -136,6 +136,15 @@ func run(o options) error {
 		Log:          log,
 		Limits:       proxy.Limits{PerWorkload: o.sessions, OpenFiles: files},
 	})
+	closeApprovals, err := p.OpenApprovals(filepath.Join(o.stateDir, "approvals"))
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err := closeApprovals(); err != nil {
+			log.Error("approvals", zap.Error(err))
+		}
+	}()
 	closeMetrics := func() {}
 	if o.metrics != "" {
 		if closeMetrics, err = serveMetrics(o.metrics, o.replaces, registry, p.Ready, log); err != nil {

@@ -108,7 +108,13 @@ func (d *Desk) tell(requests ...Request) {
 func (d *Desk) Waiting() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.tickets)
+	n := 0
+	for _, t := range d.tickets {
+		if t.request.State == Pending {
+			n++
+		}
+	}
+	return n
 }
 
 // Ask makes a request that expires after timeout, or finds an approval of the same hash that is left to be used: then the ticket is

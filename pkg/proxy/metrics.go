@@ -18,6 +18,7 @@ type Metrics struct {
 	added, setup                                      prometheus.Histogram
 	kernel                                            *kernelCounters
 	supervision                                       *supervision
+	approvalMetrics
 }
 
 // NewMetrics registers the metrics.
@@ -56,6 +57,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		setup:          histogram("session_setup_seconds", "Time from accepting a connection to its being ready for operations.", prometheus.ExponentialBuckets(1e-4, 2, 18)),
 		kernel:         newKernelCounters(),
 		supervision:    newSupervision(),
+
+		approvalMetrics: newApprovalMetrics(counter, gauge),
 	}
 	r.MustRegister(m.kernel, m.supervision)
 	return m

@@ -68,6 +68,7 @@ type Proxy struct {
 	serial    atomic.Uint64
 	captured  atomic.Pointer[handoff.CaptureStatus]
 	quota     *quota
+	approvals approvals
 
 	mu        sync.Mutex
 	workloads map[uint64]*served // by cgroup id
@@ -83,6 +84,7 @@ type documents struct {
 	*config.Snapshot
 	sources   credential.Sources
 	endpoints map[uint16][]handoff.Endpoint // by port, the longest prefix first
+	replaced  chan struct{}                 // closed when others are in force
 	serial    uint64                        // differs between any two that this proxy was given; a restarted capture counts revisions anew
 }
 
@@ -111,7 +113,7 @@ func (p *Proxy) Documents(d handoff.Documents) error {
 		p.Metrics.documentErrors.Inc()
 		return err
 	}
-	next := &documents{Snapshot: snapshot, sources: made, endpoints: map[uint16][]handoff.Endpoint{}, serial: p.serial.Add(1)}
+	next := &documents{Snapshot: snapshot, sources: made, endpoints: map[uint16][]handoff.Endpoint{}, replaced: make(chan struct{}), serial: p.serial.Add(1)}
 	for _, e := range d.Endpoints {
 		next.endpoints[e.Port] = append(next.endpoints[e.Port], e)
 	}
@@ -120,6 +122,7 @@ func (p *Proxy) Documents(d handoff.Documents) error {
 	}
 	if before := p.documents.Swap(next); before != nil {
 		go before.sources.Retire() // it may wait for a server
+		close(before.replaced)
 	}
 	p.Metrics.revision.Set(float64(d.Revision))
 	return nil

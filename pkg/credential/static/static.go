@@ -35,32 +35,47 @@ var (
 // environment, because the source is made anew when documents change, and because unsetting a variable leaves its value in
 // the memory that /proc/PID/environ shows. Prefer a file.
 func New(doc v1alpha1.CredentialSource, files Files) credential.Source {
-	s := &source{name: doc.Metadata.Name, spec: *doc.Spec.Static, files: files}
-	if s.spec.Password.Env != "" {
-		value, ok := os.LookupEnv(s.spec.Password.Env)
+	spec := doc.Spec.Static
+	return &source{name: doc.Metadata.Name, username: spec.Username, password: newSecret(spec.Password, files)}
+}
+
+// Read reads a secret that is no source's. The caller may overwrite it.
+func Read(ctx context.Context, from v1alpha1.SecretSource, files Files) ([]byte, error) {
+	return newSecret(from, files).read(ctx)
+}
+
+type source struct {
+	name, username string
+	password       secret
+}
+
+// A secret is where one is read from.
+type secret struct {
+	from  v1alpha1.SecretSource
+	files Files
+	// variable is the value of the variable that from names, a closure as secrets are.
+	variable func() (string, bool)
+}
+
+func newSecret(from v1alpha1.SecretSource, files Files) secret {
+	s := secret{from: from, files: files}
+	if from.Env != "" {
+		value, ok := os.LookupEnv(from.Env)
 		s.variable = func() (string, bool) { return value, ok }
 	}
 	return s
 }
 
-type source struct {
-	name  string
-	spec  v1alpha1.StaticCredential
-	files Files
-	// variable is the value of spec.password.env, a closure as secrets are.
-	variable func() (string, bool)
-}
-
 // Issue reads the password and gives a lease that does not expire; releasing it clears the password.
 func (s *source) Issue(ctx context.Context, _ credential.Request) (*credential.Lease, error) {
-	value, err := s.read(ctx)
+	value, err := s.password.read(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("credential source %s: %w", s.name, err)
 	}
 	password := credential.NewSecret(value)
 	return &credential.Lease{
 		Source:   s.name,
-		Username: s.spec.Username,
+		Username: s.username,
 		Password: password,
 		Expires:  time.Time{},
 		Release: func(context.Context) error {
@@ -70,26 +85,26 @@ func (s *source) Issue(ctx context.Context, _ credential.Request) (*credential.L
 	}, nil
 }
 
-func (s *source) read(ctx context.Context) ([]byte, error) {
+func (s secret) read(ctx context.Context) ([]byte, error) {
 	if s.variable != nil {
 		variable, ok := s.variable()
 		if !ok {
-			return nil, fmt.Errorf("variable %s: %w", s.spec.Password.Env, ErrUnset)
+			return nil, fmt.Errorf("variable %s: %w", s.from.Env, ErrUnset)
 		}
 		value := []byte(variable)
 		if err := check(value); err != nil {
-			return nil, fmt.Errorf("variable %s: %w", s.spec.Password.Env, err)
+			return nil, fmt.Errorf("variable %s: %w", s.from.Env, err)
 		}
 		return value, nil
 	}
-	content, err := s.files.ReadFile(ctx, s.spec.Password.File)
+	content, err := s.files.ReadFile(ctx, s.from.File)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", s.spec.Password.File, err)
+		return nil, fmt.Errorf("read %s: %w", s.from.File, err)
 	}
 	value := trimNewline(content)
 	if err := check(value); err != nil {
 		clear(content)
-		return nil, fmt.Errorf("file %s: %w", s.spec.Password.File, err)
+		return nil, fmt.Errorf("file %s: %w", s.from.File, err)
 	}
 	return value, nil
 }
