@@ -149,6 +149,7 @@ func (s *Set) Grant(w Workload, target string) (Grant, bool) {
 		}
 		g.policies = append(g.policies, p.name)
 		g.rules = append(g.rules, p.rules...)
+		g.holds = g.holds || slices.ContainsFunc(p.rules, func(r rule) bool { return r.action == Hold })
 		// The most that one of the policies asks for is recorded.
 		if p.record.Text == v1alpha1.RecordFull {
 			g.record.Text = v1alpha1.RecordFull

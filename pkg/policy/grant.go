@@ -17,6 +17,7 @@ type grant struct {
 	rules    []rule
 	record   v1alpha1.RecordOptions
 	role     v1alpha1.RoleTemplate
+	holds    bool // a rule may
 }
 
 // Rules that no policy has.
@@ -78,7 +79,7 @@ func (g Grant) Decide(statement *Statement, subject *Subject) Decision {
 
 // Holds is true when a rule may hold what it matches.
 func (g Grant) Holds() bool {
-	return g.grant != nil && slices.ContainsFunc(g.rules, func(r rule) bool { return r.action == Hold })
+	return g.grant != nil && g.holds
 }
 
 // DecideStatement decides on every unit of one statement: the first denial, else what the rules that hold a unit ask for, all of them,

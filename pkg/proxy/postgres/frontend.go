@@ -22,6 +22,9 @@ type frontend struct {
 	parsed  parsed           // the current message's text, parsed elsewhere
 	refused []byte           // room for what replaces denied messages
 	op      record.Operation // room for what is recorded
+	size    int              // of the current message, in all
+	have    int              // … and how much of it has come
+	flush   bool             // the server is to send the answers that it has, after what is forwarded
 	since   time.Duration    // when the input was read, or its last operation was recorded
 }
 
@@ -78,9 +81,16 @@ func (f *frontend) Process(p []byte, out *relay.Output) (int, error) {
 		}
 		if s == more || s == wait {
 			out.Forward(p[start:off])
+			if f.flush {
+				f.flush = false
+				out.Forward(flushMessage)
+			}
 			return off, nil
 		}
 		f.parsed = parsed{} // whatever became of the message: it was for this one
+		if f.waiting != nil {
+			f.endHold("the policy has changed")
+		}
 		if s == replace || s == skip {
 			out.Forward(p[start:off])
 			if s == replace {
@@ -131,6 +141,7 @@ func (f *frontend) message(typ byte, p []byte, size int, out *relay.Output) (ste
 		out.Need = min(size, limit)
 		return more, nil
 	}
+	f.size, f.have = size, len(p)
 	body := p[headerSize:]
 	switch typ {
 	case msgQuery:

@@ -17,9 +17,10 @@ import (
 
 // A fakeJudge denies what forbidden says, and remembers what it is told.
 type fakeJudge struct {
-	forbidden      func(u *sql.Unit, searchPath []string) bool
-	revision       uint64
-	full, broken   bool
+	forbidden    func(u *sql.Unit, searchPath []string) bool
+	revision     uint64
+	full, broken bool
+	asker
 	ops            []string // "kind decision text [parameters]" for each operation
 	results        []string // "number rows error"
 	notes          []string
@@ -86,7 +87,7 @@ type wire struct {
 }
 
 func newWire() *wire {
-	j := &fakeJudge{forbidden: noDeletes}
+	j := &fakeJudge{forbidden: noDeletes, asker: nobodyAsks{}}
 	m := &machine{judge: j, parser: sharedParser, session: "s1", status: 'I', searchPath: []string{"public"}, role: "app", parameters: map[string]string{}}
 	return &wire{machine: m, f: &frontend{machine: m}, b: &backend{machine: m}, judge: j}
 }

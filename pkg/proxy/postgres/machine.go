@@ -28,6 +28,7 @@ type judge interface {
 	Revision() uint64
 	// Options say how much is recorded.
 	Options() (fullText, fullParameters bool)
+	asker
 }
 
 // parser is the shared cache of pkg/sql.
@@ -72,6 +73,9 @@ type machine struct {
 	judged       uint64 // revision and pathChange of the verdicts
 	underway     consideration
 
+	waiting *heldMessage // a message that waits for people
+	holding *holding     // where a CancelRequest finds it; nil until it is needed, unless the session was made with one
+
 	parameters map[string]string // what the server reported last
 	errors     []byte            // room for encoding
 	results    []record.Result   // of operations that have ended, to be recorded by Settle
@@ -80,7 +84,7 @@ type machine struct {
 // Drain ends the session at the next moment at which nothing is lost by it; for relay.Link.Inject.
 func (m *machine) Drain(out *relay.Output) error {
 	m.draining = true
-	if m.reset != notReset || !m.idle() {
+	if m.reset != notReset || !m.idle() && !m.held() {
 		return nil
 	}
 	return m.Cut(out)
@@ -109,7 +113,7 @@ func (m *machine) idle() bool {
 }
 
 // sent notes what an admitted script may change when it reaches the server, and gives back what its end decides on.
-func (m *machine) sent(script *sql.Script) (changes []change) {
+func (m *machine) sent(script *sql.Script, raw func() string) (changes []change) {
 	for _, st := range script.Statements {
 		if path := m.withChanges(m.searchPath, st); len(path) > len(m.searchPath) {
 			m.searchPath = path
@@ -126,6 +130,7 @@ func (m *machine) sent(script *sql.Script) (changes []change) {
 		if st.Prepares != "" {
 			if b := m.statements.get([]byte(st.Prepares)); b != nil {
 				p := innerPlan(script, st)
+				p.raw = raw()
 				m.statements.send(b, p, m.batch)
 				changes = append(changes, change{b, p})
 			}

@@ -20,6 +20,8 @@ type plan struct {
 	units  []sql.Unit // what EXECUTE of it adds to policy's view
 	text   string     // the full text, where the record is to hold it
 	inner  bool       // PREPARE made it, so it is not all of the script
+	raw    string     // the text as it came, where a rule may hold the statement; "" is not known
+	types  string     // of the parameters, as Parse gave them; with raw
 
 	parameters record.Fragment // of the last Bind, which mostly serves for the next
 	count      int
@@ -41,7 +43,7 @@ func (p *plan) size() int {
 	if p == nil {
 		return 0
 	}
-	return perPlan + 2*len(p.script.Normalised) + len(p.text) + perUnit*len(p.units)
+	return perPlan + 2*len(p.script.Normalised) + len(p.text) + len(p.raw) + len(p.types) + perUnit*len(p.units)
 }
 
 // recorded is the text that stands in a record for the plan.
@@ -70,6 +72,7 @@ type portal struct {
 	parameters record.Fragment
 	verdict    *verdict // at the time of the Bind
 	cursors    uint64   // machine.cursors at that time
+	bound      string   // digest of the parameters, where the Bind was held
 }
 
 func (p portal) size() int { return len(p.parameters) }

@@ -22,6 +22,11 @@ func (f *frontend) query(body []byte, out *relay.Output) (step, error) {
 	case v == nil:
 		return s, nil
 	}
+	if len(v.holds) > 0 && v.denied == nil {
+		if v, s = f.approved(v, v.holds, question{kind: "query", text: string(text), script: script}, out); s != forward {
+			return s, nil
+		}
+	}
 	f.op = record.Operation{Kind: "query", Statement: f.statementOf(v, script, text), Decision: v.fragment}
 	if v.denied != nil {
 		return f.denyStatement(msgQuery, nil, v.denied, v.decision, &f.op), nil
@@ -32,7 +37,7 @@ func (f *frontend) query(body []byte, out *relay.Output) (step, error) {
 	}
 	e := f.due.push()
 	e.kind, e.op, e.started = dueQuery, seq, f.since
-	f.track(e, script)
+	f.track(e, script, func() string { return f.keptText(text) })
 	f.batch++ // after a failed Query nothing is skipped: what it changes is uncertain to what follows
 	return forward, nil
 }
@@ -77,13 +82,14 @@ func (f *frontend) recordUnrun(except *binding[portal]) bool {
 }
 
 // track notes what a script changes when it runs.
-func (f *frontend) track(e *expected, script *sql.Script) {
-	e.changes, e.several = f.sent(script), len(script.Statements) > 1
+func (f *frontend) track(e *expected, script *sql.Script, raw func() string) {
+	e.changes, e.several = f.sent(script, raw), len(script.Statements) > 1
 }
 
 func (f *frontend) parse(body []byte, out *relay.Output) (step, error) {
 	r := reader{p: body}
 	name, text := r.cstring(), r.cstring()
+	types := r.p
 	for range r.uint16() {
 		r.uint32() // a parameter's type
 	}
@@ -109,8 +115,15 @@ func (f *frontend) parse(body []byte, out *relay.Output) (step, error) {
 		return f.refuse(msgParse, name, f.tooManyNames(), policy.Decision{}), nil
 	}
 	p := v.plan
-	if full, _ := f.judge.Options(); full {
-		p = &plan{script: script, units: p.units, text: script.RedactedText(string(text))}
+	full, _ := f.judge.Options()
+	if kept := f.keptText(text); full || kept != "" {
+		p = &plan{script: script, units: p.units, raw: kept}
+		if full {
+			p.text = script.RedactedText(string(text))
+		}
+		if kept != "" {
+			p.types = string(types)
+		}
 	}
 	f.statements.send(b, p, f.batch)
 	e := f.due.push()
@@ -141,7 +154,15 @@ func (f *frontend) bind(body []byte, out *relay.Output) (step, error) {
 	if held != nothing {
 		return f.hold(held, out), nil
 	}
-	v := portal{plan: p, verdict: verdict, cursors: f.cursors}
+	var bound string
+	if holds := verdict.holdsOf(p); len(holds) > 0 && verdict.denied == nil {
+		var s step
+		if verdict, s = f.approvedBind(verdict, holds, p, r, out); s != forward {
+			return s, nil
+		}
+		bound = digest(r.p)
+	}
+	v := portal{plan: p, verdict: verdict, cursors: f.cursors, bound: bound}
 	if _, full := f.judge.Options(); full {
 		v.parameters = allParameters(&r)
 	} else {
@@ -199,6 +220,9 @@ func (f *frontend) execute(body []byte, out *relay.Output) (step, error) {
 	if held != nothing {
 		return f.hold(held, out), nil
 	}
+	if holds := v.holdsOf(what.plan); len(holds) > 0 && v.denied == nil {
+		v = f.stillApproved(v, holds, what)
+	}
 	f.op = f.operationOf("execute", what, v)
 	if v.denied != nil {
 		return f.denyStatement(msgExecute, refusedName, v.denied, v.decision, &f.op), nil
@@ -209,7 +233,7 @@ func (f *frontend) execute(body []byte, out *relay.Output) (step, error) {
 	}
 	e := f.due.push()
 	e.kind, e.op, e.started = dueExecute, seq, f.since
-	f.track(e, what.plan.script)
+	f.track(e, what.plan.script, func() string { return what.plan.raw })
 	return forward, nil
 }
 
@@ -259,7 +283,15 @@ func (f *frontend) functionCall(body []byte, out *relay.Output) (step, error) {
 		d = f.judge.Decide([]sql.Unit{unit}, f.searchPath)
 		words = f.policyDenial(d)
 	}
-	f.op = record.Operation{Kind: "function-call", Statement: statementFragment(fmt.Sprintf("%s (oid %d)", name, oid), ""), Decision: decisionFragment(d)}
+	fragment := decisionFragment(d)
+	if d.Action == policy.Hold {
+		v, s := f.approved(&verdict{decision: d}, d.Holds, question{kind: "function-call", text: fmt.Sprintf("%s (oid %d)", name, oid), binding: []string{string(body)}}, out)
+		if s != forward {
+			return s, nil
+		}
+		d, words, fragment = v.decision, v.denied, v.fragment
+	}
+	f.op = record.Operation{Kind: "function-call", Statement: statementFragment(fmt.Sprintf("%s (oid %d)", name, oid), ""), Decision: fragment}
 	if d.Action != policy.Allow {
 		return f.denyStatement(msgFunctionCall, nil, words, d, &f.op), nil
 	}

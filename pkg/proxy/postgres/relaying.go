@@ -37,13 +37,17 @@ func (p *Protocol) prepare(s *proxy.Session, u *upstream, pooled poolKey) *relay
 		machine: &machine{
 			judge: s, parser: p.parser, session: s.ID, status: 'I',
 			searchPath: slices.Clone(u.schemas), role: u.lease.Username, parameters: map[string]string{},
-			keep: pooled.size > 0,
+			keep: pooled.size > 0, holding: &holding{},
 		},
 		protocol: p, session: s, upstream: u, pooled: pooled, done: s.Detach(),
 	}
 	r.key, r.remove = p.cancels.add(&cancelable{
 		workload: s.Workload.ID, generation: s.Workload.Generation,
-		cancel: func(ctx context.Context) { cancelUpstream(ctx, s.Dial, u, p.log.With(zap.String("session", s.ID))) },
+		cancel: func(ctx context.Context) {
+			if !r.holding.cancel() {
+				cancelUpstream(ctx, s.Dial, u, p.log.With(zap.String("session", s.ID)))
+			}
+		},
 	}, u.key.pid)
 	s.Ready()
 	return r
@@ -91,6 +95,7 @@ func (r *relaying) finish(client, server net.Conn, cause error) {
 	r.remove() // before another session has the connection
 	client.Close()
 	u.conn = server
+	r.endHold(withdrawnBecause(cause))
 	r.Abandon()
 	if u.reported(r.parameters); r.reset == wasReset {
 		r.protocol.pool.put(r.pooled, u)

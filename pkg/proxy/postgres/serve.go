@@ -182,6 +182,9 @@ func tell(client net.Conn, message []byte) {
 func decideSettings(s *proxy.Session, settings []sql.Unit) (d policy.Decision, denied bool) {
 	for i := range settings {
 		d = s.Decide(settings[i:i+1], nil)
+		if d.Action == policy.Hold { // before there is a session, nobody can be told to wait
+			d.Action, d.Message = policy.Deny, "it needs an approval, which a statement can wait for and a startup parameter can not: use SET"
+		}
 		text := "SET " + settings[i].Setting
 		op := &record.Operation{Kind: "startup", Statement: statementFragment(text, ""), Decision: decisionFragment(d)}
 		if _, err := s.Admit(op, d); err != nil {

@@ -27,6 +27,11 @@ type verdict struct {
 	fragment  record.Fragment // of the decision
 	plan      *plan           // for Parse
 	executes  []string        // texts of the prepared statements that it runs
+	prepared  []*plan         // … and these themselves
+
+	holds    []*policy.Approval // what has to be approved before it runs
+	deferred []*policy.Approval // what has to be before that runs which it prepares
+	granted  []string           // hashes of what was approved
 }
 
 // A hold says what a verdict waits for.
@@ -104,7 +109,7 @@ func (m *machine) considerStatement(c *consideration, st *sql.Statement) bool {
 			return true
 		}
 		units = append(units[:len(units):len(units)], p.units...)
-		c.executes = append(c.executes, p.recorded())
+		c.executes, c.prepared = append(c.executes, p.recorded()), append(c.prepared, p)
 		if c.bytes += len(p.recorded()); c.bytes > sql.MaxText {
 			c.deny(policy.Decision{Rule: "too-long", Message: "the prepared statements that it executes are too long"}, m.tooLong(sql.MaxText))
 			return true
@@ -121,11 +126,14 @@ func (m *machine) considerStatement(c *consideration, st *sql.Statement) bool {
 	default:
 		d = m.judge.Decide(units, c.path)
 	}
-	if d.Action != policy.Allow {
+	if d.Action == policy.Hold {
+		d = m.heldBy(c, st, d)
+	}
+	if d.Action == policy.Deny {
 		c.deny(d, m.policyDenial(d))
 		return true
 	}
-	if !c.rules {
+	if !c.rules || d.Action == policy.Hold && c.decision.Action != policy.Hold {
 		c.decision, c.rules = d, true
 	}
 	c.plan.units = append(c.plan.units, st.Units...)
@@ -145,7 +153,9 @@ func (c *consideration) note(st *sql.Statement) {
 	case st.Deallocates != "":
 		c.names[st.Deallocates] = nil
 	case st.Prepares != "":
-		c.names[st.Prepares] = innerPlan(c.script, st)
+		p := innerPlan(c.script, st)
+		p.raw = withinText
+		c.names[st.Prepares] = p
 	}
 }
 
