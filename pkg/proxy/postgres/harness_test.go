@@ -18,6 +18,7 @@ import (
 // A fakeJudge denies what forbidden says, and remembers what it is told.
 type fakeJudge struct {
 	forbidden    func(u *sql.Unit, searchPath []string) bool
+	held         func(u *sql.Unit) *policy.Approval // nil, or what holds a unit
 	revision     uint64
 	full, broken bool
 	asker
@@ -33,6 +34,9 @@ func (j *fakeJudge) Decide(units []sql.Unit, searchPath []string) policy.Decisio
 		if j.forbidden(&units[i], searchPath) {
 			return policy.Decision{Policy: "p", Rule: "no", Message: "not here"}
 		}
+	}
+	if d := j.holds(units); d.Action == policy.Hold {
+		return d
 	}
 	return policy.Decision{Action: policy.Allow, Policy: "p", Rule: "yes"}
 }
@@ -80,6 +84,7 @@ type wire struct {
 	fromC, fromS     []byte // offered and not consumed
 	toServer, toConn []byte
 	paused           bool
+	awaited          func(done <-chan struct{}) // work for which the client's half waits
 	err              error
 	bytewise         bool
 	sent             int // how much of toServer, toConn was looked at
@@ -111,7 +116,7 @@ func (w *wire) feed(to *[]byte, p string, pump func()) {
 }
 
 func (w *wire) pumpClient() {
-	for len(w.fromC) > 0 && w.err == nil && !w.paused {
+	for len(w.fromC) > 0 && w.err == nil && !w.paused && w.awaited == nil {
 		n, out := w.process(w.f, &w.fromC)
 		w.toServer = append(w.toServer, out.Forwarded()...)
 		w.toConn = append(w.toConn, out.Replied()...)
@@ -119,6 +124,9 @@ func (w *wire) pumpClient() {
 		if out.Async != nil {
 			out.Async()
 			continue
+		}
+		if w.awaited = out.Await; w.awaited != nil {
+			return
 		}
 		if n == 0 || !w.paused {
 			return
@@ -143,7 +151,7 @@ func (w *wire) process(h relay.Half, in *[]byte) (int, *relay.Output) {
 	if n < 0 || n > len(shared) {
 		panic(fmt.Sprintf("%d of %d bytes consumed", n, len(shared)))
 	}
-	copied := &relay.Output{Need: out.Need, Pause: out.Pause, Async: out.Async}
+	copied := &relay.Output{Need: out.Need, Pause: out.Pause, Async: out.Async, Await: out.Await}
 	copied.Forward(out.Forwarded())
 	copied.Reply(out.Replied())
 	for i := range shared {
