@@ -33,6 +33,7 @@ never see, decides on every statement by policy, and records all of it.`,
 		newDownCommand(),
 		newCheckCommand(),
 		newSessionsCommand(),
+		newApprovalsCommand(),
 	)
 	return root
 }
