@@ -280,7 +280,7 @@ func approvalsShow(w io.Writer, r api.View, now time.Time) error {
 		}
 	}
 	if r.Cut {
-		fmt.Fprintln(w, "\n(of a request that has ended only the beginning is kept; the session's record has the rest, as the policy says)")
+		fmt.Fprintln(w, "\n(of a request that has ended no more is kept than the beginning of what the policy has recorded; the session's record has it whole)")
 	}
 	return nil
 }

@@ -57,7 +57,7 @@ func TestApprovalsScripts(t *testing.T) {
 					Hash: approval.Hash(name), Workload: approval.Workload{Name: "shop", Cgroup: "/sallyport/shop", PID: 42, UID: 1000, Comm: "psql"},
 					Target: "orders-db", Database: "shop", Policy: "orders", Rule: "big-" + map[string]string{"ONE": "delete", "TWO": "update"}[name],
 					Message: "ask the owners", Approvers: []string{approver}, Kind: "query", Session: "01HF7YAT3B6QYCKS0PWCTW05HG",
-					Text: "DELETE FROM orders\n  -- \x1b[2Jgone", Executes: []string{"PREPARE p AS TABLE a"}, Parameters: json.RawMessage(`["1"]`), NeedsReason: true,
+					Text: "DELETE FROM orders\n  -- \x1b[2Jgone", Recorded: "DELETE FROM orders", Executes: []string{"PREPARE p AS TABLE a"}, Parameters: json.RawMessage(`["1"]`), NeedsReason: true,
 				}, time.Hour)
 				if err != nil {
 					return err

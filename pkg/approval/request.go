@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -69,9 +70,11 @@ type Request struct {
 
 	// Kind is the protocol's word for the operation: "query", "bind" …
 	Kind string `json:"kind"`
-	// Text is the operation. Of a finished request only its beginning is kept, and Cut is true.
+	// Text is the operation. Of a finished request only the beginning of what policy records is kept, and Cut is true.
 	Text string `json:"text"`
 	Cut  bool   `json:"cut,omitempty"`
+	// Recorded is the text as policy has it recorded, while the request is pending.
+	Recorded string `json:"recorded,omitempty"`
 	// Executes are the texts of prepared statements that the operation runs.
 	Executes []string `json:"executes,omitempty"`
 	// Parameters is JSON: {"count":N}, or a list of values.
@@ -81,7 +84,7 @@ type Request struct {
 	Decision *Decision `json:"decision,omitempty"`
 
 	// Owner is the process that holds the operation.
-	Owner string `json:"owner"`
+	Owner string `json:"owner,omitempty"`
 }
 
 // Workload is who asked.
@@ -131,24 +134,23 @@ func Hash(parts ...string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// keptText is how much of a finished request's text is kept, bytes. The session's record has what policy wants recorded.
+// Shown is the request without what is for the store alone.
+func (r Request) Shown() Request {
+	r.Recorded, r.Owner = "", ""
+	return r
+}
+
+// keptText is how much of a finished request's text is kept, bytes.
 const keptText = 4 << 10
 
-// finish makes a request final.
+// finish makes a request final. Who decides has to see all; what stays for weeks is no more than what policy has recorded, which the
+// session's record has whole.
 func (r *Request) finish(s State, d Decision) {
 	r.State, r.Decision = s, &d
-	if len(r.Text) > keptText {
-		r.Text, r.Cut = r.Text[:keptText], true
-	}
-	if total := len(r.Parameters); total > keptText {
+	kept := r.Recorded[:min(len(r.Recorded), keptText)]
+	r.Cut = kept != r.Text || len(r.Executes) > 0
+	r.Text, r.Recorded, r.Executes = strings.ToValidUTF8(kept, ""), "", nil
+	if len(r.Parameters) > keptText {
 		r.Parameters, r.Cut = nil, true
 	}
-	var kept []string
-	for _, text := range r.Executes {
-		if len(text) > keptText {
-			text, r.Cut = text[:keptText], true
-		}
-		kept = append(kept, text)
-	}
-	r.Executes = kept
 }

@@ -87,6 +87,8 @@ type Operation struct {
 	// is recorded, or nil.
 	Kind, Text string
 	Executes   []string
+	// Recorded is the text as policy has it recorded: what stays when the request has ended.
+	Recorded   string
 	Parameters []byte
 	// Binding is all of the operation, as it was sent: what the approval is bound to.
 	Binding []string
@@ -101,6 +103,7 @@ func (s *Session) Question(a *policy.Approval, op Operation) approval.Request {
 		Target:   s.Target.Metadata.Name, Database: s.startup.Database,
 		Policy: a.Policy, Rule: a.Rule, Message: a.Message, Approvers: a.Approvers, NeedsReason: a.NeedsReason, Window: int64(a.Window.Seconds()),
 		Kind: op.Kind, Text: strings.ToValidUTF8(op.Text, "\uFFFD"), Executes: op.Executes,
+		Recorded: strings.ToValidUTF8(op.Recorded, "\uFFFD"),
 	}
 	if len(op.Parameters) > 0 {
 		var members struct{ Parameters json.RawMessage }

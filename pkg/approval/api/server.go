@@ -149,7 +149,7 @@ func (s *Server) decide(w http.ResponseWriter, r *http.Request, approve bool) {
 }
 
 func view(who approval.Person, r approval.Request) View {
-	return View{Request: r, MayDecide: r.State == approval.Pending && who.MayDecide(&r) == nil}
+	return View{Request: r.Shown(), MayDecide: r.State == approval.Pending && who.MayDecide(&r) == nil}
 }
 
 // finish answers with a body, or with what went wrong. What went wrong with files is for the log.

@@ -23,7 +23,7 @@ type payload struct {
 }
 
 func payloadOf(r approval.Request) payload {
-	p := payload{Event: string(r.State), Request: r}
+	p := payload{Event: string(r.State), Request: r.Shown()}
 	where := fmt.Sprintf("%s (uid %d) on %s", plain(r.Workload.Name, 200), r.Workload.UID, plain(r.Target, 200))
 	if r.State == approval.Pending {
 		p.Event = "held"

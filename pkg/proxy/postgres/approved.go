@@ -209,12 +209,16 @@ const withinText = "within"
 
 // operationHeld is what a message is, for people and for the hash. It is false when a text that it runs was not kept.
 func (f *frontend) operationHeld(v *verdict, q question) (op proxy.Operation, known bool) {
-	op = proxy.Operation{Kind: q.kind, Text: q.text, Parameters: q.parameters}
+	op = proxy.Operation{Kind: q.kind, Text: q.text, Recorded: q.text, Parameters: q.parameters}
 	if q.text == "" {
 		return op, false
 	}
+	fullText, _ := f.judge.Options()
 	if q.script != nil {
 		op.Text = q.script.RedactedText(q.text)
+		if op.Recorded = op.Text; !fullText {
+			op.Recorded = q.script.Normalised
+		}
 	}
 	op.Binding = append([]string{q.text, f.role}, q.binding...)
 	for _, p := range v.prepared {
