@@ -57,6 +57,11 @@ func bans() []ban {
 			to:   []string{"pkg/proxy/...", "github.com/jackc/pgx/..."},
 		},
 		{
+			why:  "what holds kernel power answers no approver: it says who they are",
+			from: []string{"pkg/capture/...", "pkg/handoff", "cmd/sallyport-capture"},
+			to:   []string{"pkg/approval/..."},
+		},
+		{
 			why:  "capture does not know what policies say, only what is to be captured",
 			from: []string{"pkg/capture", "pkg/workload/...", "pkg/handoff"},
 			to:   []string{"pkg/policy", "pkg/sql", "pkg/record", "pkg/credential/..."},
@@ -73,7 +78,7 @@ func bans() []ban {
 		},
 		{
 			why: "the rooms below the proxy and capture do not know who uses them",
-			from: []string{"pkg/account", "pkg/api/...", "pkg/config", "pkg/credential/...", "pkg/handoff", "pkg/pki", "pkg/policy", "pkg/record",
+			from: []string{"pkg/account", "pkg/api/...", "pkg/approval/...", "pkg/config", "pkg/credential/...", "pkg/handoff", "pkg/localhttp", "pkg/pki", "pkg/policy", "pkg/record",
 				"pkg/sql", "pkg/workload/..."},
 			to: []string{"pkg/proxy/...", "pkg/capture/...", "bpf"},
 		},
