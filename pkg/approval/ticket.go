@@ -83,19 +83,20 @@ func (t *Ticket) end(s State, reason string) bool {
 		ended = r
 		return t.desk.store.conclude(r)
 	})
-	if err != nil {
-		t.look()
-		select {
-		case <-t.done:
-			return false
-		default:
-		}
-		// The disk does not take it. The operation is not forwarded in any case; what is pending there is withdrawn with this process.
-		r := t.Request()
-		r.finish(s, Decision{Time: time.Now().UTC(), Reason: reason})
-		ended = &r
+	if err == nil {
+		t.resolve(*ended) // or the timer has, which found it in the file
+		return true
 	}
-	return t.resolve(*ended)
+	t.look()
+	select {
+	case <-t.done:
+		return false
+	default:
+	}
+	// The disk does not take it. The operation is not forwarded in any case; what is pending there is withdrawn with this process.
+	r := t.Request()
+	r.finish(s, Decision{Time: time.Now().UTC(), Reason: reason})
+	return t.resolve(r)
 }
 
 // resolve takes a final request; only the first counts.
