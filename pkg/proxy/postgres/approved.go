@@ -220,7 +220,7 @@ func (f *frontend) operationHeld(v *verdict, q question) (op proxy.Operation, kn
 			op.Recorded = q.script.Normalised
 		}
 	}
-	op.Binding = append([]string{q.text, f.role}, q.binding...)
+	op.Binding = append([]string{q.text}, q.binding...)
 	for _, p := range v.prepared {
 		if p.raw == "" {
 			return op, false
