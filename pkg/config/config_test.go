@@ -154,8 +154,11 @@ func TestProblems(t *testing.T) {
 		{"an unknown field is named with the nearest known one", "  protocol: postgres", "  protcol: postgres", []string{
 			at(target, 4, 1) + "spec.protocol: is missing; expected postgres",
 			at(target, 5, 3) + "spec.protcol: is an unknown field; did you mean protocol?"}},
-		{"an unknown field like no other is told the known ones", "  rules:", "  masks: []\n  rules:", []string{
-			at(policy, 32, 3) + "spec.masks: is an unknown field; expected one of approvals, record, role, rules, targets, workloads"}},
+		{"an unknown field like no other is told the known ones", "  rules:", "  redactions: []\n  rules:", []string{
+			at(policy, 32, 3) + "spec.redactions: is an unknown field; expected one of approvals, masking, masks, record, role, rules, targets, workloads"}},
+		{"a mask is told its place", "  rules:", "  masks:\n  - {columns: [customers.email], with: blur}\n  rules:", []string{
+			at(policy, 33, 16) + `spec.masks[0].columns[0]: found "customers.email"; expected schema.table.column, where a part may be "*", or *.column`,
+			at(policy, 33, 40) + `spec.masks[0].with: found "blur"; expected redact, partial, hash, null or fixed`}},
 		{"an unknown field in a list is told its place", "port: 5432}", "port: 5432, service: {}}", []string{
 			at(target, 7, 41) + "spec.endpoints[0].service: is an unknown field; expected one of cidr, host, port"}},
 		{"a field that is given twice", "  protocol: postgres", "  protocol: postgres\n  protocol: postgres", []string{

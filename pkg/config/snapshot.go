@@ -25,7 +25,7 @@ func (s *Snapshot) Empty() bool {
 	return len(s.Targets)+len(s.CredentialSources)+len(s.Policies) == 0
 }
 
-// NamedFiles are the absolute paths of all files that documents name: passwords, keys of webhooks and certificate authorities.
+// NamedFiles are the absolute paths of all files that documents name: passwords, keys and certificate authorities.
 func (s *Snapshot) NamedFiles() map[string]struct{} {
 	files := map[string]struct{}{}
 	for _, target := range s.Targets {
@@ -47,6 +47,9 @@ func (s *Snapshot) NamedFiles() map[string]struct{} {
 		}
 	}
 	for _, policy := range s.Policies {
+		if key := policy.Spec.Masking.HashKey; key != nil && key.File != "" {
+			files[key.File] = struct{}{}
+		}
 		if policy.Spec.Approvals == nil {
 			continue
 		}

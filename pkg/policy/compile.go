@@ -12,6 +12,7 @@ import (
 	"cel.dev/cel-go/ext"
 
 	"github.com/sallyport-dev/sallyport/pkg/api/v1alpha1"
+	"github.com/sallyport-dev/sallyport/pkg/mask"
 )
 
 // costLimit bounds the evaluation of one expression, in CEL's units: a whole list of thousands of tables can be gone through, a
@@ -43,9 +44,10 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// A Set is policies, compiled. It is immutable.
+// A Set is policies, compiled. Nobody sees it change.
 type Set struct {
 	policies []*compiled // by name
+	masks    masks
 }
 
 type compiled struct {
@@ -55,6 +57,7 @@ type compiled struct {
 	record  v1alpha1.RecordOptions
 	role    v1alpha1.RoleTemplate
 	rules   []rule
+	masks   mask.Source
 }
 
 type rule struct {
@@ -82,6 +85,7 @@ func Compile(policies []v1alpha1.AccessPolicy) (*Set, error) {
 	var all Errors
 	for _, doc := range policies {
 		p := &compiled{name: doc.Metadata.Name, targets: doc.Spec.Targets, record: doc.Spec.Record, role: doc.Spec.Role}
+		p.masks = mask.Source{Policy: p.name, Masks: doc.Spec.Masks, Masking: doc.Spec.Masking}
 		for _, w := range doc.Spec.Workloads {
 			p.cgroups = append(p.cgroups, w.Cgroup)
 		}
@@ -143,6 +147,7 @@ func compileRule(env *cel.Env, expression string) (cel.Program, string) {
 // names. It is false when there is no such policy.
 func (s *Set) Grant(w Workload, target string) (Grant, bool) {
 	g := &grant{}
+	var masks []mask.Source
 	for _, p := range s.policies {
 		if !slices.Contains(p.targets, target) || !slices.ContainsFunc(p.cgroups, func(c string) bool { return selects(c, w.Cgroup) }) {
 			continue
@@ -150,6 +155,7 @@ func (s *Set) Grant(w Workload, target string) (Grant, bool) {
 		g.policies = append(g.policies, p.name)
 		g.rules = append(g.rules, p.rules...)
 		g.holds = g.holds || slices.ContainsFunc(p.rules, func(r rule) bool { return r.action == Hold })
+		masks = append(masks, p.masks)
 		// The most that one of the policies asks for is recorded.
 		if p.record.Text == v1alpha1.RecordFull {
 			g.record.Text = v1alpha1.RecordFull
@@ -160,6 +166,7 @@ func (s *Set) Grant(w Workload, target string) (Grant, bool) {
 		g.role.MemberOf = append(g.role.MemberOf, p.role.MemberOf...)
 		g.role.Grants = append(g.role.Grants, p.role.Grants...)
 	}
+	g.masks = s.masks.of(masks)
 	return Grant{g}, len(g.policies) > 0
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/sallyport-dev/sallyport/pkg/api/v1alpha1"
+	"github.com/sallyport-dev/sallyport/pkg/mask"
 	"github.com/sallyport-dev/sallyport/pkg/sql"
 )
 
@@ -16,6 +17,7 @@ type grant struct {
 	policies []string
 	rules    []rule
 	record   v1alpha1.RecordOptions
+	masks    *mask.Rules
 	role     v1alpha1.RoleTemplate
 	holds    bool // a rule may
 }

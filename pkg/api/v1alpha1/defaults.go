@@ -84,6 +84,7 @@ func (p *AccessPolicy) Default() {
 	for i := range p.Spec.Rules {
 		p.Spec.Rules[i].Approval.setDefaults()
 	}
+	p.Spec.defaultMasks()
 }
 
 // Unconditional is true for a rule that matches every operation: one without an expression, or with the expression true.

@@ -161,6 +161,11 @@ type AccessPolicySpec struct {
 	Rules []Rule `yaml:"rules" json:"rules"`
 	// Record says how much of an operation its record holds.
 	Record RecordOptions `yaml:"record,omitempty" json:"record,omitempty"`
+	// Masks are what results do not show; the first that names a column has it. Masks of all policies for a workload and target
+	// apply together, in the order of the policies' names. Default: nothing is masked.
+	Masks []Mask `yaml:"masks,omitempty" json:"masks,omitempty"`
+	// Masking says how the masks work.
+	Masking Masking `yaml:"masking,omitempty" json:"masking,omitempty"`
 	// Role is what a just-in-time role that is made under this policy may do; see PostgresRole.
 	Role RoleTemplate `yaml:"role,omitempty" json:"role,omitempty"`
 	// Approvals says who else is told of what rules with action "approve" hold. Default: nobody; approvers ask for themselves.

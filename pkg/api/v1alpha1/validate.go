@@ -172,6 +172,7 @@ func (a *AccessPolicy) Validate() []FieldError {
 	a.Spec.validateRules(&p)
 	p.check("spec.record.text", checkOneOf(a.Spec.Record.Text, RecordNormalised, RecordFull))
 	p.check("spec.record.parameters", checkOneOf(a.Spec.Record.Parameters, RecordRedacted, RecordFull))
+	a.Spec.validateMasks(&p)
 	a.Spec.Role.validate(&p, "spec.role")
 	if a.Spec.Approvals != nil {
 		a.Spec.Approvals.validate(&p, "spec.approvals")
