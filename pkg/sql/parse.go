@@ -112,3 +112,14 @@ func safeError(text string, err error) error {
 	}
 	return syntax
 }
+
+// Tree is the parse tree of a text, within the bounds of Parse and with its errors: for packages that look for what a Script does not
+// tell. foreign is true when a name has bytes that are not UTF-8, so that it is not what it seems.
+func Tree(text string) (tree *pg.ParseResult, foreign bool, err error) {
+	s, err := shapeOf(text)
+	if err != nil {
+		return nil, false, err
+	}
+	tree, err = parse(text, s.tokens)
+	return tree, s.foreign, err
+}

@@ -11,6 +11,7 @@ func copyCommand(w *walker, m proto.Message) {
 	s := m.(*pg.CopyStmt)
 	w.unit.Program = s.IsProgram
 	w.unit.File = s.Filename != "" && !s.IsProgram
+	w.statement.Copy = copyFormat(s)
 	w.writing = s.IsFrom
 	if s.Relation != nil {
 		w.table(s.Relation)

@@ -42,6 +42,8 @@ type Statement struct {
 	// SearchPath is what SET search_path (or set_config with literals) may set it to. SearchPathChanged is true when the statement may change it.
 	SearchPath        []string
 	SearchPathChanged bool
+	// Copy is the form of a COPY's data; nil for other statements.
+	Copy *CopyFormat
 	// Denied is why the statement can not be decided on at all (it would change how the server reads text, for example);
 	// "" for nearly all.
 	Denied string
