@@ -12,6 +12,7 @@ type Metrics struct {
 	FromClient, FromServer prometheus.Counter
 
 	captured, refused, decisions, leases, leaseErrors *prometheus.CounterVec
+	masked                                            *prometheus.CounterVec
 	recordErrors, documentErrors, panics              prometheus.Counter
 	sessions                                          *prometheus.GaugeVec
 	revision, effective                               prometheus.Gauge
@@ -47,6 +48,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		decisions:      counter("decisions_total", "Decisions on operations.", "target", "policy", "rule", "action"),
 		leases:         counter("leases_total", "Credentials issued.", "source"),
 		leaseErrors:    counter("lease_errors_total", "Credentials that could not be issued or given back.", "source"),
+		masked:         counter("masked_values_total", "Values of results that were masked.", "target", "policy", "mask"),
 		recordErrors:   counter("record_errors_total", "Events that could not be recorded; the operation was refused.").WithLabelValues(),
 		documentErrors: counter("document_errors_total", "Documents that the proxy could not put in force.").WithLabelValues(),
 		panics:         counter("panics_total", "Sessions that ended by a panic.").WithLabelValues(),

@@ -20,6 +20,7 @@ import (
 	"github.com/sallyport-dev/sallyport/pkg/config"
 	"github.com/sallyport-dev/sallyport/pkg/credential"
 	"github.com/sallyport-dev/sallyport/pkg/credential/sources"
+	"github.com/sallyport-dev/sallyport/pkg/credential/static"
 	"github.com/sallyport-dev/sallyport/pkg/handoff"
 	"github.com/sallyport-dev/sallyport/pkg/proxy/relay"
 	"github.com/sallyport-dev/sallyport/pkg/record"
@@ -108,6 +109,11 @@ func (p *Proxy) Documents(d handoff.Documents) error {
 		p.Metrics.documentErrors.Inc()
 		return err
 	}
+	snapshot.Compiled, err = snapshot.Compiled.Keyed(p.hashKey)
+	if err != nil {
+		p.Metrics.documentErrors.Inc()
+		return err
+	}
 	made, err := sources.New(snapshot.CredentialSources, p.Files, p.Log)
 	if err != nil {
 		p.Metrics.documentErrors.Inc()
@@ -126,6 +132,15 @@ func (p *Proxy) Documents(d handoff.Documents) error {
 	}
 	p.Metrics.revision.Set(float64(d.Revision))
 	return nil
+}
+
+// keyTimeout is how long documents wait for the key of hashes.
+const keyTimeout = 3 * time.Second
+
+func (p *Proxy) hashKey(from v1alpha1.SecretSource) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(p.ctx, keyTimeout)
+	defer cancel()
+	return static.Read(ctx, from, p.Files)
 }
 
 // target finds the target that a destination belongs to.

@@ -171,10 +171,12 @@ func (s *Session) Pool() (size int, idle time.Duration) {
 
 // PoolIdentity is what two sessions must share to use one upstream connection in turn; the protocol adds what it knows.
 func (s *Session) PoolIdentity() []string {
-	return []string{
-		s.Workload.Cgroup, strconv.FormatUint(s.Workload.ID, 10), strconv.FormatUint(s.Workload.Generation, 10),
-		s.Target.Metadata.Name, s.UpstreamAddress(), s.Target.Spec.Credential, strconv.FormatUint(s.documents.serial, 10),
-	}
+	return append([]string{s.Workload.Cgroup, strconv.FormatUint(s.Workload.ID, 10), strconv.FormatUint(s.Workload.Generation, 10)}, s.TargetIdentity()...)
+}
+
+// TargetIdentity is what two sessions share that are of one target, with one upstream and one credential source, under the same documents.
+func (s *Session) TargetIdentity() []string {
+	return []string{s.Target.Metadata.Name, s.UpstreamAddress(), s.Target.Spec.Credential, strconv.FormatUint(s.documents.serial, 10)}
 }
 
 // OnDrain sets what is called, from any goroutine, when the proxy wants the session to end soon.

@@ -110,6 +110,7 @@ func appendResult(buf []byte, c *chain, now time.Time, r *Result) []byte {
 	if r.Error != "" {
 		buf = appendString(append(buf, `,"error":`...), r.Error)
 	}
+	buf = appendMembers(buf, r.Masked)
 	return c.end(buf, start)
 }
 

@@ -86,6 +86,8 @@ type resultEvent struct {
 	Bytes     int64         `json:"bytes"`
 	Duration  time.Duration `json:"nanoseconds"`
 	Error     string        `json:"error"`
+	// Masked is how many values each mask was applied to; nil for none.
+	Masked json.RawMessage `json:"masked"`
 }
 
 // textEvent is what continues an event.
@@ -177,6 +179,7 @@ func (r *reader) flush() (bool, error) {
 		if operation.Result != nil {
 			object = append(append(object, `,"result":{`...), NewFragment(resultMembers{
 				Rows: operation.Result.Rows, Bytes: operation.Result.Bytes, Duration: operation.Result.Duration, Error: operation.Result.Error,
+				Masked: r.results[e.Seq].Masked,
 			})...)
 			object = append(object, '}')
 		}
@@ -194,6 +197,8 @@ type resultMembers struct {
 	Bytes    int64         `json:"bytes"`
 	Duration time.Duration `json:"nanoseconds"`
 	Error    string        `json:"error,omitempty"`
+
+	Masked json.RawMessage `json:"masked,omitempty"`
 }
 
 func (r *reader) operation(object []byte) (*OperationEntry, error) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -136,7 +137,8 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	})
 	third := operate(t, session, query("SELECT 3"))
 	// The answers come later than other operations, and out of order.
-	session.Result(&Result{Operation: third, Rows: 3, Bytes: 30, Duration: 3 * time.Millisecond})
+	masked := NewFragment(map[string]any{"masked": map[string]int{"checkout/cards": 3}})
+	session.Result(&Result{Operation: third, Rows: 3, Bytes: 30, Duration: 3 * time.Millisecond, Masked: masked})
 	session.Result(&Result{Operation: first, Bytes: 10, Duration: time.Millisecond, Error: "57014"})
 	must(t, session.Close("client closed"))
 	must(t, session.Close("again"))
@@ -163,6 +165,9 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	}
 	if op := list[4].Operation; list[4].Seq != third || op.Result == nil || op.Result.Rows != 3 || op.Result.Duration != 3*time.Millisecond {
 		t.Errorf("the third operation is %+v", op)
+	}
+	if !strings.Contains(string(list[4].JSON), `"masked":{"checkout/cards":3}`) || strings.Contains(string(list[2].JSON), "masked") {
+		t.Errorf("masks in %s and %s", list[4].JSON, list[2].JSON)
 	}
 
 	report := wantSound(t, dir)

@@ -67,6 +67,8 @@ type Result struct {
 	Duration time.Duration
 	// Error is the protocol's error code (SQLSTATE), or "".
 	Error string
+	// Masked is `"masked":{"policy/mask":…}`, how many values each mask was applied to, or nil.
+	Masked Fragment
 }
 
 // Totals are sums over a session.

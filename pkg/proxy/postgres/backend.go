@@ -23,9 +23,23 @@ func (b *backend) Process(p []byte, out *relay.Output) (int, error) {
 	if b.reset == resetting {
 		return b.resetAnswer(p, out)
 	}
+	if b.masks != nil {
+		b.masks.room = b.masks.room[:0]
+	}
 	off, start := 0, 0 // p[start:off] is to be forwarded
-	defer func() { b.serverMid, b.backendMid = b.rest > 0, b.rest > 0 && !b.drop }()
+	defer func() {
+		if b.serverMid, b.backendMid = b.rest > 0, b.rest > 0 && !b.drop; b.masks != nil {
+			b.masks.giveBack(b.due.n == 0)
+		}
+	}()
 	for off < len(p) {
+		if b.rest > 0 && b.masks != nil && b.masks.large {
+			n, err := b.continued(p[off:], out)
+			if off, start = off+n, off+n; err != nil {
+				return off, b.mismatch(out, err.Error())
+			}
+			continue
+		}
 		if b.rest > 0 {
 			n := min(b.rest, len(p)-off)
 			if b.drop {
@@ -46,9 +60,20 @@ func (b *backend) Process(p []byte, out *relay.Output) (int, error) {
 			return off, b.mismatch(out, fmt.Sprintf("message %q with an impossible length", typ))
 		}
 		whole := min(size, len(p)-off)
-		if e := b.due.front(); typ == msgDataRow && e != nil && e.hasRows() { // by far the most frequent
+		if e := b.due.front(); typ == msgDataRow && e != nil && e.hasRows() && e.masked == nil { // by far the most frequent
 			e.rows, e.bytes = e.rows+1, e.bytes+int64(size)
 			off, b.rest = off+whole, size-whole
+			continue
+		}
+		if b.masks != nil && isMasked(typ) {
+			out.Forward(p[start:off])
+			n, err := b.masked(typ, p[off:], size, out)
+			if err != nil {
+				return off, b.mismatch(out, err.Error())
+			}
+			if off, start = off+n, off+n; n == 0 {
+				return off, nil
+			}
 			continue
 		}
 		if need := min(size, backendWhole(typ)); whole < need {
@@ -103,6 +128,10 @@ func (b *backend) message(typ byte, body []byte, size int) (*denial, error) {
 		return nil, fmt.Errorf("message %q", typ)
 	}
 	e.bytes += int64(size)
+	if e.masked != nil {
+		b.masks.tainted = b.masks.tainted || e.masked.reach
+		e.masked.settled(typ)
+	}
 	if typ == msgErrorResponse {
 		return b.failed(e, body), nil
 	}
@@ -231,6 +260,9 @@ func (b *backend) ready(e *expected, status byte) error {
 	b.status = status
 	if status == 'I' {
 		b.portals.sweep() // they end with the transaction
+		if b.masks != nil {
+			b.masks.transactionOver(b.due.n == 0)
+		}
 	}
 	return nil
 }

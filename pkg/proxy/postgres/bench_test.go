@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-dev/sallyport/pkg/mask"
 	"github.com/sallyport-dev/sallyport/pkg/policy"
 	"github.com/sallyport-dev/sallyport/pkg/proxy/relay"
 	"github.com/sallyport-dev/sallyport/pkg/record"
@@ -25,11 +26,13 @@ func (j *easyJudge) Admit(*record.Operation, policy.Decision) (uint64, error) {
 	j.seq++
 	return j.seq, nil
 }
-func (j *easyJudge) Added(time.Duration)          {}
-func (j *easyJudge) Finish(*record.Result)        {}
-func (j *easyJudge) Note(string, record.Fragment) {}
-func (j *easyJudge) Revision() uint64             { return 1 }
-func (j *easyJudge) Options() (bool, bool)        { return false, false }
+func (j *easyJudge) Added(time.Duration)           {}
+func (j *easyJudge) Finish(*record.Result)         {}
+func (j *easyJudge) Note(string, record.Fragment)  {}
+func (j *easyJudge) Revision() uint64              { return 1 }
+func (j *easyJudge) Options() (bool, bool)         { return false, false }
+func (j *easyJudge) Masks() *mask.Rules            { return nil }
+func (j *easyJudge) Masked(string, string, uint64) {}
 
 // steady is a machine's halves, and one round of a conversation that can be repeated for ever.
 type steady struct {

@@ -120,6 +120,10 @@ func (m *machine) unknownFunction(oid uint32) *denial {
 	return &denial{code: codeInsufficientPrivilege, message: fmt.Sprintf("sallyport: denied: the function with OID %d, called by a FunctionCall message, is not known", oid), hint: m.hint()}
 }
 
+func (m *machine) preparedUnmasked() *denial {
+	return &denial{code: codeNoSuchStatement, message: "sallyport: the statement was prepared before the policy had masks; prepare it again", hint: m.hint()}
+}
+
 func (m *machine) tooManyNames() *denial {
 	return &denial{code: codeProgramLimit, message: "sallyport: too many prepared statements or portals", hint: m.hint()}
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/sallyport-dev/sallyport/pkg/mask"
 	"github.com/sallyport-dev/sallyport/pkg/policy"
 	"github.com/sallyport-dev/sallyport/pkg/proxy/relay"
 	"github.com/sallyport-dev/sallyport/pkg/record"
@@ -25,6 +26,7 @@ type fakeJudge struct {
 	ops            []string // "kind decision text [parameters]" for each operation
 	results        []string // "number rows error"
 	notes          []string
+	masks          *mask.Rules
 	decided, bytes int64
 }
 
@@ -69,8 +71,12 @@ func (j *fakeJudge) Finish(r *record.Result) {
 }
 func (j *fakeJudge) Note(kind string, _ record.Fragment) { j.notes = append(j.notes, kind) }
 func (j *fakeJudge) Revision() uint64                    { return j.revision }
-func (j *fakeJudge) Added(time.Duration)                 {}
-func (j *fakeJudge) Options() (bool, bool)               { return j.full, j.full }
+func (j *fakeJudge) Masks() *mask.Rules                  { return j.masks }
+func (j *fakeJudge) Masked(policy, mask string, values uint64) {
+	j.notes = append(j.notes, fmt.Sprintf("%d of %s/%s", values, policy, mask))
+}
+func (j *fakeJudge) Added(time.Duration)   {}
+func (j *fakeJudge) Options() (bool, bool) { return j.full, j.full }
 
 // noDeletes forbids DELETE and every DDL command.
 func noDeletes(u *sql.Unit, _ []string) bool { return u.Verb == "DELETE" || u.Kind == sql.KindDDL }

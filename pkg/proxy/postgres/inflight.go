@@ -42,6 +42,8 @@ type expected struct {
 	portal    *binding[portal] // bind, close
 	plan      *plan            // parse
 	bound     portal           // bind
+	masked    *answers         // query, parse, bind, execute, in a session with masks
+	own       bool             // describe: the proxy asked for it, and the answer is for the execute that follows
 	changes   []change         // query, execute: what its PREPAREs and DEALLOCATEs change when it is complete
 	several   bool             // … which are in a string of several statements
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/sallyport-dev/sallyport/pkg/mask"
 	"github.com/sallyport-dev/sallyport/pkg/policy"
 	"github.com/sallyport-dev/sallyport/pkg/proxy/relay"
 	"github.com/sallyport-dev/sallyport/pkg/record"
@@ -29,6 +30,10 @@ type judge interface {
 	// Options say how much is recorded.
 	Options() (fullText, fullParameters bool)
 	asker
+	// Masks are what results do not show; nil for most sessions.
+	Masks() *mask.Rules
+	// Masked counts values that a mask was applied to.
+	Masked(policy, mask string, values uint64)
 }
 
 // parser is the shared cache of pkg/sql.
@@ -73,8 +78,11 @@ type machine struct {
 	judged       uint64 // revision and pathChange of the verdicts
 	underway     consideration
 
-	waiting *heldMessage // a message that waits for people
-	holding *holding     // where a CancelRequest finds it; nil until it is needed, unless the session was made with one
+	waiting  *heldMessage // a message that waits for people
+	holding  *holding     // where a CancelRequest finds it; nil until it is needed, unless the session was made with one
+	masks    *masking     // nil while no policy masks anything
+	pictures pictures     // for masks
+	source   *string      // with masks: the text that is on its way to the server
 
 	parameters map[string]string // what the server reported last
 	errors     []byte            // room for encoding
@@ -114,13 +122,13 @@ func (m *machine) idle() bool {
 
 // sent notes what an admitted script may change when it reaches the server, and gives back what its end decides on.
 func (m *machine) sent(script *sql.Script, raw func() string) (changes []change) {
-	for _, st := range script.Statements {
+	for i, st := range script.Statements {
 		if path := m.withChanges(m.searchPath, st); len(path) > len(m.searchPath) {
 			m.searchPath = path
 			m.pathChange++
 		}
-		for i := range st.Units {
-			switch st.Units[i].Verb {
+		for j := range st.Units {
+			switch st.Units[j].Verb {
 			case "DECLARE CURSOR":
 				m.cursors++
 			case "CREATE SCHEMA", "ALTER SCHEMA":
@@ -131,6 +139,7 @@ func (m *machine) sent(script *sql.Script, raw func() string) (changes []change)
 			if b := m.statements.get([]byte(st.Prepares)); b != nil {
 				p := innerPlan(script, st)
 				p.raw = raw()
+				p.source, p.index = m.source, i
 				m.statements.send(b, p, m.batch)
 				changes = append(changes, change{b, p})
 			}
@@ -242,7 +251,11 @@ func (m *machine) finish(e *expected, sqlstate string) {
 	if len(m.results) == maxResults {
 		m.Settle()
 	}
-	m.results = append(m.results, record.Result{Operation: e.op, Rows: rows, Bytes: e.bytes, Duration: sinceStart() - e.started, Error: sqlstate})
+	r := record.Result{Operation: e.op, Rows: rows, Bytes: e.bytes, Duration: sinceStart() - e.started, Error: sqlstate}
+	if e.masked != nil {
+		r.Masked = m.maskedFragment(e.masked.applied)
+	}
+	m.results = append(m.results, r)
 	e.op = 0
 }
 

@@ -22,6 +22,8 @@ type plan struct {
 	inner  bool       // PREPARE made it, so it is not all of the script
 	raw    string     // the text as it came, where a rule may hold the statement; "" is not known
 	types  string     // of the parameters, as Parse gave them; with raw
+	source *string    // with masks: the text that it is in, as statement index
+	index  int
 
 	parameters record.Fragment // of the last Bind, which mostly serves for the next
 	count      int
@@ -43,7 +45,11 @@ func (p *plan) size() int {
 	if p == nil {
 		return 0
 	}
-	return perPlan + 2*len(p.script.Normalised) + len(p.text) + len(p.raw) + len(p.types) + perUnit*len(p.units)
+	n := perPlan + 2*len(p.script.Normalised) + len(p.text) + len(p.raw) + len(p.types) + perUnit*len(p.units)
+	if p.source != nil {
+		n += len(*p.source)
+	}
+	return n
 }
 
 // recorded is the text that stands in a record for the plan.

@@ -71,7 +71,7 @@ func (p *Protocol) open(ctx context.Context, c *proxy.Connection, caller *relay.
 		c.Go(func() { p.serve(ctx, s, client, u, key, st) })
 		return
 	}
-	r := p.prepare(s, u, key)
+	r := p.prepare(s, u, key, st)
 	client, server := r.legs()
 	link, err := caller.Start(welcome(st, u, r.key), client, server, r.finish)
 	if err != nil {

@@ -22,12 +22,20 @@ func (f *frontend) query(body []byte, out *relay.Output) (step, error) {
 	case v == nil:
 		return s, nil
 	}
+	f.op = record.Operation{Kind: "query", Statement: f.statementOf(v, script, text), Decision: v.fragment}
+	var t *trace
+	if f.masked() && v.denied == nil {
+		if t, s = f.judgeMasks(msgQuery, nil, string(text), script, out); t == nil {
+			return s, nil
+		}
+	}
+	// Nobody is asked about what masks deny.
 	if len(v.holds) > 0 && v.denied == nil {
 		if v, s = f.approved(v, v.holds, question{kind: "query", text: string(text), script: script}, out); s != forward {
 			return s, nil
 		}
+		f.op.Decision = v.fragment
 	}
-	f.op = record.Operation{Kind: "query", Statement: f.statementOf(v, script, text), Decision: v.fragment}
 	if v.denied != nil {
 		return f.denyStatement(msgQuery, nil, v.denied, v.decision, &f.op), nil
 	}
@@ -37,6 +45,7 @@ func (f *frontend) query(body []byte, out *relay.Output) (step, error) {
 	}
 	e := f.due.push()
 	e.kind, e.op, e.started = dueQuery, seq, f.since
+	f.expectMasked(e, t, script, 0)
 	f.track(e, script, func() string { return f.keptText(text) })
 	f.batch++ // after a failed Query nothing is skipped: what it changes is uncertain to what follows
 	return forward, nil
@@ -110,24 +119,36 @@ func (f *frontend) parse(body []byte, out *relay.Output) (step, error) {
 		f.op = record.Operation{Kind: "parse", Statement: f.statementOf(v, script, text), Decision: v.fragment}
 		return f.denyStatement(msgParse, name, v.denied, v.decision, &f.op), nil
 	}
+	var t *trace
+	if f.masked() {
+		f.op = record.Operation{Kind: "parse", Statement: f.statementOf(v, script, text), Decision: v.fragment}
+		if t, s = f.judgeMasks(msgParse, name, string(text), script, out); t == nil {
+			return s, nil
+		}
+	}
 	b := f.statements.get(name)
 	if b == nil {
 		return f.refuse(msgParse, name, f.tooManyNames(), policy.Decision{}), nil
 	}
 	p := v.plan
 	full, _ := f.judge.Options()
-	if kept := f.keptText(text); full || kept != "" {
+	kept := f.keptText(text)
+	if full || kept != "" || t != nil {
 		p = &plan{script: script, units: p.units, raw: kept}
-		if full {
-			p.text = script.RedactedText(string(text))
-		}
-		if kept != "" {
-			p.types = string(types)
-		}
+	}
+	if full {
+		p.text = script.RedactedText(string(text))
+	}
+	if kept != "" {
+		p.types = string(types)
+	}
+	if t != nil {
+		p.source = &t.text
 	}
 	f.statements.send(b, p, f.batch)
 	e := f.due.push()
 	e.kind, e.statement, e.plan = dueParse, b, p
+	f.expectMasked(e, t, script, 0)
 	return forward, nil
 }
 
@@ -154,21 +175,28 @@ func (f *frontend) bind(body []byte, out *relay.Output) (step, error) {
 	if held != nothing {
 		return f.hold(held, out), nil
 	}
-	var bound string
-	if holds := verdict.holdsOf(p); len(holds) > 0 && verdict.denied == nil {
-		var s step
-		if verdict, s = f.approvedBind(verdict, holds, p, r, out); s != forward {
-			return s, nil
-		}
-		bound = digest(r.p)
-	}
-	v := portal{plan: p, verdict: verdict, cursors: f.cursors, bound: bound}
+	v, rest := portal{plan: p, cursors: f.cursors}, r
 	if _, full := f.judge.Options(); full {
 		v.parameters = allParameters(&r)
 	} else {
 		v.parameters = p.countParameters(&r)
 	}
-	if verdict.denied != nil {
+	var t *trace
+	if f.masked() && verdict.denied == nil {
+		var s step
+		f.op = f.operationOf("bind", v, verdict)
+		if t, s = f.judgePlan(msgBind, p, out); t == nil {
+			return s, nil
+		}
+	}
+	if holds := verdict.holdsOf(p); len(holds) > 0 && verdict.denied == nil {
+		var s step
+		if verdict, s = f.approvedBind(verdict, holds, p, rest, out); s != forward {
+			return s, nil
+		}
+		v.bound = digest(rest.p)
+	}
+	if v.verdict = verdict; verdict.denied != nil {
 		f.op = f.operationOf("bind", v, verdict)
 		return f.denyStatement(msgBind, refusedName, verdict.denied, verdict.decision, &f.op), nil
 	}
@@ -183,6 +211,7 @@ func (f *frontend) bind(body []byte, out *relay.Output) (step, error) {
 	f.unrun, b.listed = append(f.unrun, b), true
 	e := f.due.push()
 	e.kind, e.portal, e.bound = dueBind, b, v
+	f.expectMasked(e, t, p.script, p.index)
 	return forward, nil
 }
 
@@ -227,13 +256,27 @@ func (f *frontend) execute(body []byte, out *relay.Output) (step, error) {
 	if v.denied != nil {
 		return f.denyStatement(msgExecute, refusedName, v.denied, v.decision, &f.op), nil
 	}
+	var t *trace
+	if f.masked() {
+		var s step
+		if t, s = f.judgePlan(msgExecute, what.plan, out); t == nil {
+			return s, nil
+		}
+	}
 	seq, ok := f.admit(b, v.decision)
 	if !ok {
 		return f.refuse(msgExecute, refusedName, f.noRecord(), policy.Decision{}), nil
 	}
+	if t != nil {
+		f.describeFirst(body, t)
+	}
 	e := f.due.push()
 	e.kind, e.op, e.started = dueExecute, seq, f.since
+	f.expectMasked(e, t, what.plan.script, what.plan.index)
 	f.track(e, what.plan.script, func() string { return what.plan.raw })
+	if t != nil {
+		return replace, nil
+	}
 	return forward, nil
 }
 
@@ -280,7 +323,9 @@ func (f *frontend) functionCall(body []byte, out *relay.Output) (step, error) {
 	words := f.unknownFunction(oid)
 	if known {
 		unit := sql.Unit{Kind: sql.KindCall, Verb: "FUNCTION CALL", Functions: []sql.Object{{Schema: "pg_catalog", Name: name}}, Filtered: true}
-		d = f.judge.Decide([]sql.Unit{unit}, f.searchPath)
+		if d = f.judge.Decide([]sql.Unit{unit}, f.searchPath); d.Action == policy.Allow {
+			d = f.decideFunction(name, d)
+		}
 		words = f.policyDenial(d)
 	}
 	fragment := decisionFragment(d)

@@ -32,12 +32,12 @@ type relaying struct {
 }
 
 // prepare makes what relays a session; finish must be called at its end.
-func (p *Protocol) prepare(s *proxy.Session, u *upstream, pooled poolKey) *relaying {
+func (p *Protocol) prepare(s *proxy.Session, u *upstream, pooled poolKey, st *startup) *relaying {
 	r := &relaying{
 		machine: &machine{
 			judge: s, parser: p.parser, session: s.ID, status: 'I',
 			searchPath: slices.Clone(u.schemas), role: u.lease.Username, parameters: map[string]string{},
-			keep: pooled.size > 0, holding: &holding{},
+			keep: pooled.size > 0, holding: &holding{}, pictures: &sessionDatabase{catalogs: &p.catalogs, session: s, name: st.database()},
 		},
 		protocol: p, session: s, upstream: u, pooled: pooled, done: s.Detach(),
 	}

@@ -32,6 +32,8 @@ type Protocol struct {
 	log     *zap.Logger
 	cancels cancels
 	pool    pool
+
+	catalogs catalogs
 }
 
 // New makes the protocol; sessions are relayed by engine.
@@ -97,7 +99,7 @@ func (p *Protocol) serve(ctx context.Context, s *proxy.Session, client net.Conn,
 		p.end(s, client, failed.reason, failed.cause, failed.tell)
 		return
 	}
-	r := p.prepare(s, u, key)
+	r := p.prepare(s, u, key, st)
 	if _, err := client.Write(welcome(st, u, r.key)); err != nil {
 		r.finish(client, u.conn, relay.ErrClientGone)
 		return

@@ -63,6 +63,7 @@ func (m *machine) consider(script *sql.Script) (*verdict, hold) {
 	now := m.judge.Revision() + m.pathChange<<32
 	if now != m.judged || m.verdicts == nil || len(m.verdicts) >= maxVerdicts || m.verdictBytes >= maxVerdictBytes {
 		m.verdicts, m.verdictBytes, m.judged = map[*sql.Script]*verdict{}, 0, now
+		m.renewMasks()
 	}
 	if v := m.verdicts[script]; v != nil {
 		return v, nothing
