@@ -73,13 +73,13 @@ func bans() []ban {
 		},
 		{
 			why:  "decisions are values, computed without I/O, so that they can be tabled in tests and can not block",
-			from: []string{"pkg/policy", "pkg/sql"},
+			from: []string{"pkg/mask", "pkg/policy", "pkg/sql/..."},
 			to:   []string{"net", "net/http/...", "os/...", "io/fs", "syscall", "golang.org/x/sys/..."}, direct: true,
 		},
 		{
 			why: "the rooms below the proxy and capture do not know who uses them",
-			from: []string{"pkg/account", "pkg/api/...", "pkg/approval/...", "pkg/config", "pkg/credential/...", "pkg/handoff", "pkg/localhttp", "pkg/pki", "pkg/policy", "pkg/record",
-				"pkg/sql", "pkg/workload/..."},
+			from: []string{"pkg/account", "pkg/api/...", "pkg/approval/...", "pkg/config", "pkg/credential/...", "pkg/handoff", "pkg/localhttp", "pkg/mask", "pkg/pki", "pkg/policy", "pkg/record",
+				"pkg/sql/...", "pkg/workload/..."},
 			to: []string{"pkg/proxy/...", "pkg/capture/...", "bpf"},
 		},
 		{

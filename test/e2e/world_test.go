@@ -34,6 +34,8 @@ type options struct {
 	rules string
 	// record is the policy's, in YAML.
 	record string
+	// masks are the policy's, in YAML.
+	masks string
 	// storedPassword is what the credential's file holds; the right one unless given.
 	storedPassword string
 	// also are further workloads that the policy is for.
@@ -134,6 +136,7 @@ spec:
   workloads: [%s]
   targets: [orders-db]
   record: %s
+  masks: %s
   rules: %s
 `
 
@@ -161,11 +164,15 @@ func (w *world) policy(rules string) string {
 	if options == "" {
 		options = "{}"
 	}
+	masks := w.o.masks
+	if masks == "" {
+		masks = "[]"
+	}
 	var workloads []string
 	for _, name := range append([]string{w.name}, w.o.also...) {
 		workloads = append(workloads, "{cgroup: /sallyport/"+name+"}")
 	}
-	return fmt.Sprintf(policyDocument, strings.Join(workloads, ", "), options, rules)
+	return fmt.Sprintf(policyDocument, strings.Join(workloads, ", "), options, masks, rules)
 }
 
 // workload is the process inside the world's workload.
