@@ -108,7 +108,7 @@ func standInCapture() {
 func standInProxy() {
 	flags := flag.NewFlagSet("sallyport-proxy", flag.ExitOnError)
 	runDir := flags.String("run-dir", "", "")
-	for _, name := range []string{"user", "state-dir", "metrics", "drain"} {
+	for _, name := range []string{"user", "state-dir", "metrics", "drain", "sessions-per-workload"} {
 		flags.String(name, "", "")
 	}
 	replaces := flags.Bool("replaces", false, "")
