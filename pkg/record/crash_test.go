@@ -42,7 +42,7 @@ func write(dir string) error {
 	for range 4 {
 		go func() {
 			for {
-				session, err := store.Begin(testMeta)
+				session, err := store.Begin(testMeta, Note{"startup", Fragment(`"user":"app"`)})
 				for i := 0; err == nil && i < 50; i++ {
 					text := strings.Repeat("SELECT ", 10*i)
 					if i == 20 {

@@ -168,7 +168,7 @@ func (s *Store) damaged(now time.Time, id string, fault *Fault) error {
 	return s.ledger.write(now, typeDamaged, damagedLine{Session: id, Reason: fault.Error()})
 }
 
-// clearAbandoned removes directories that the ledger does not know and that hold no event but the first: Begin had not
+// clearAbandoned removes directories that the ledger does not know and that hold no event but those of Begin: it had not
 // returned, so nothing had been forwarded. Others are left for Verify to find.
 func (s *Store) clearAbandoned(now time.Time, known map[string]bool, lines *lineReader) error {
 	entries, err := os.ReadDir(filepath.Join(s.dir, sessionsName))
@@ -184,7 +184,7 @@ func (s *Store) clearAbandoned(now time.Time, known map[string]bool, lines *line
 		if err != nil {
 			return err
 		}
-		if !scanned.missing && !scanned.onlyOpen() {
+		if !scanned.missing && !scanned.onlyBegun() {
 			s.log.Error("the ledger does not have a session that is stored", zap.String("session", id))
 			continue
 		}

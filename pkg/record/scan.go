@@ -32,8 +32,10 @@ type scan struct {
 	fault    *Fault
 }
 
-// onlyOpen is true when the session has no event but its first, or not even that.
-func (s *scan) onlyOpen() bool { return s.fault == nil && s.chain.seq <= 1 && s.seal == nil }
+// onlyBegun is true when the session has no event but those that Begin writes, all at one time, or not even them.
+func (s *scan) onlyBegun() bool {
+	return s.fault == nil && s.seal == nil && s.totals.Operations == 0 && s.ended.Equal(s.began)
+}
 
 // readOwn reads the session's own file. An error is one of the file system; what is wrong with the content is the scan's fault.
 func (s *scan) readOwn(dir string, lines *lineReader) error {

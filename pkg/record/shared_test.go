@@ -227,7 +227,7 @@ func TestTamperingWithASharedFileIsFound(t *testing.T) {
 			rewrite(t, dir, func(b []byte) []byte {
 				c := sharedChain(ids[1][:idLength-1] + "Z")
 				b = appendEvent(b, &c, testTime, &event{typ: typeOpen, head: NewFragment(openEvent{Version: 1, Meta: testMeta})})
-				return appendEvent(b, &c, testTime, &event{typ: "note"})
+				return appendEvent(b, &c, testTime, &event{typ: typeOperation, head: allowed})
 			})
 		}, "the ledger does not have this session"},
 		{"a session was added, and to the ledger", func(t *testing.T, dir string, ids []string) {
@@ -364,6 +364,49 @@ func TestSharedFileThatAKilledWriterLeftIsSealed(t *testing.T) {
 		if left := content(t, only(t, source))[:whole-cut]; dropped != int64(len(left)-bytes.LastIndexByte(left, '\n')-1) {
 			t.Errorf("cut by %d bytes, %d were told to be dropped", cut, dropped)
 		}
+	}
+}
+
+func TestSessionWhoseBeginAKillCutShortIsNone(t *testing.T) {
+	for name, shared := range placements {
+		t.Run(name, func(t *testing.T) {
+			live := t.TempDir()
+			store := openTestStore(t, live)
+			if shared {
+				store.shareAll()
+				must(t, begin(t, store).Close("terminated"))
+				must(t, store.enterSeals(time.Now()))
+			}
+			must(t, store.ledger.writeHead(time.Now()))
+			before := content(t, live, ledgerName)
+			head := content(t, live, headName)
+			session, err := store.Begin(testMeta, Note{"startup", Fragment(`"user":"app"`)})
+			must(t, err)
+			dir := crashed(t, live)
+			must(t, os.WriteFile(filepath.Join(dir, ledgerName), before, 0o600))
+			must(t, os.WriteFile(filepath.Join(dir, headName), head, 0o600))
+			if shared { // one of its own is removed by the next start
+				wantSound(t, dir)
+			}
+			must(t, openTestStore(t, dir).Close())
+			wantSound(t, dir)
+			list, err := List(dir)
+			must(t, err)
+			for _, s := range list {
+				if s.ID == session.ID() {
+					t.Errorf("it is listed as %+v", s)
+				}
+			}
+			// With an operation it is one that somebody took out of the ledger.
+			operate(t, session, query("SELECT 1"))
+			dir = crashed(t, live)
+			must(t, os.WriteFile(filepath.Join(dir, ledgerName), before, 0o600))
+			must(t, os.WriteFile(filepath.Join(dir, headName), head, 0o600))
+			must(t, openTestStore(t, dir).Close())
+			if report := verify(t, dir); len(report.Faults) != 1 || report.Faults[0].Session != session.ID() {
+				t.Errorf("the report is %+v", report)
+			}
+		})
 	}
 }
 

@@ -57,7 +57,7 @@ func (v *verifier) unknown(directories []fs.DirEntry, shared []string) (map[stri
 		v.report.Faults = append(v.report.Faults, f.faults...)
 		for id, s := range f.sessions {
 			// One that has only begun has no line in the ledger if its Begin failed, or was cut short; nothing was forwarded.
-			if _, ok := v.known[id]; !ok && v.wanted(id) && !s.onlyOpen() {
+			if _, ok := v.known[id]; !ok && v.wanted(id) && !s.onlyBegun() {
 				missing[id] = name
 			}
 		}
