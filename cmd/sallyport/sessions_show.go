@@ -78,7 +78,7 @@ func sessionsShow(w io.Writer, dir string, s record.Summary) error {
 		{"started", sessionsTime(s.Began)},
 		{"duration", sessionsDuration(s.Duration)},
 		{"workload", fmt.Sprintf("%s (cgroup %s)", s.Workload.Name, s.Workload.Cgroup)},
-		{"process", fmt.Sprintf("%s (pid %d, uid %d)", s.Workload.Comm, s.Workload.PID, s.Workload.UID)},
+		{"process", sessionsProcess(s.Workload)},
 		{"target", fmt.Sprintf("%s (%s) at %s", s.Target, s.Protocol, destination)},
 		{"operations", fmt.Sprintf("%d, %d denied", s.Operations, s.Denied)},
 		{"answers", fmt.Sprintf("%d rows, %d bytes", s.Rows, s.Bytes)},
@@ -159,4 +159,12 @@ func sessionsRule(op *record.OperationEntry) string {
 		return op.Rule
 	}
 	return op.Policy + "/" + op.Rule
+}
+
+// sessionsProcess is who dialled.
+func sessionsProcess(w record.Workload) string {
+	if w.ProcessUnknown {
+		return "unknown: captured by nftables"
+	}
+	return fmt.Sprintf("%s (pid %d, uid %d)", w.Comm, w.PID, w.UID)
 }

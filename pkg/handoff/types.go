@@ -17,6 +17,8 @@ type Workload struct {
 	Name string `json:"name"`
 	// NetnsCookie is the network namespace's cookie (SO_NETNS_COOKIE).
 	NetnsCookie uint64 `json:"netnsCookie"`
+	// Mode is how it is captured: ModeBPF, also when it is "", or ModeNFT.
+	Mode string `json:"mode,omitempty"`
 }
 
 // Endpoint is one resolved destination of a target. The most specific prefix wins.
@@ -49,6 +51,9 @@ type Origin struct {
 	NetnsCookie                      uint64
 	PID, UID                         uint32
 	Comm                             string
+	// ProcessUnknown is true where the kernel does not say who dialled: then CgroupID is the workload's own, and PID, UID and
+	// Comm mean nothing.
+	ProcessUnknown bool
 }
 
 // CaptureStatus is what the proxy is told of the kernel's side, for its metrics and readiness.
@@ -63,6 +68,9 @@ type CaptureStatus struct {
 	Supervision *Supervision `json:"supervision,omitempty"`
 	// Guards are all guards, those that this kernel can not run too.
 	Guards []Guard `json:"guards,omitempty"`
+	// Mode is how workloads are captured: ModeBPF or ModeNFT. ModeReason is why, where it was not asked for.
+	Mode       string `json:"mode,omitempty"`
+	ModeReason string `json:"modeReason,omitempty"`
 }
 
 // Supervision is what the supervisor of both halves has counted since it was started.
@@ -76,7 +84,7 @@ type Supervision struct {
 
 // Guard is one of the kernel's guards: what denies where nothing can be redirected.
 type Guard struct {
-	// Name is "connect", "socket", "udp", "bind", "egress", "device" or "family".
+	// Name is "connect", "socket", "udp", "bind", "egress", "device" or "family"; by nftables "output", "forward", "owner" or "device".
 	Name string `json:"name"`
 	// Active is true when the kernel runs it for every workload.
 	Active bool `json:"active"`

@@ -65,6 +65,7 @@ type rule struct {
 	action                Action
 	holds                 []*Approval // one, with action Hold
 	when                  cel.Program // nil is true
+	process               bool        // it asks for the process
 }
 
 // Compile compiles every rule of the policies, whose documents are valid. The error is of type Errors and holds all that is wrong.
@@ -99,7 +100,7 @@ func Compile(policies []v1alpha1.AccessPolicy) (*Set, error) {
 			}
 			if r.When != "" {
 				var problem string
-				if made.when, problem = compileRule(env, r.When); problem != "" {
+				if made.when, made.process, problem = compileRule(env, r.When); problem != "" {
 					all = append(all, Error{Policy: p.name, Rule: r.Name, Field: fmt.Sprintf("spec.rules[%d].when", i), Message: problem})
 				}
 			}
@@ -124,23 +125,23 @@ func approvalOf(policy string, r v1alpha1.Rule) *Approval {
 	return a
 }
 
-func compileRule(env *cel.Env, expression string) (cel.Program, string) {
+func compileRule(env *cel.Env, expression string) (program cel.Program, process bool, problem string) {
 	ast, issues := env.Compile(expression)
 	if issues.Err() != nil {
 		var problems []string
 		for _, e := range issues.Errors() {
 			problems = append(problems, fmt.Sprintf("%d:%d: %s", e.Location.Line(), e.Location.Column()+1, e.Message))
 		}
-		return nil, strings.Join(problems, "; ")
+		return nil, false, strings.Join(problems, "; ")
 	}
 	if !ast.OutputType().IsExactType(cel.BoolType) {
-		return nil, fmt.Sprintf("yields %s, expected bool", ast.OutputType())
+		return nil, false, fmt.Sprintf("yields %s, expected bool", ast.OutputType())
 	}
 	program, err := env.Program(ast, cel.EvalOptions(cel.OptOptimize), cel.CostLimit(costLimit))
 	if err != nil {
-		return nil, err.Error()
+		return nil, false, err.Error()
 	}
-	return program, ""
+	return program, asksForProcess(ast), ""
 }
 
 // Grant finds what decides for a workload on a target: the rules of all policies that select both, in the order of the policies'

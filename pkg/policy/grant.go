@@ -54,6 +54,9 @@ func (g Grant) Decide(statement *Statement, subject *Subject) Decision {
 	}
 	for i := range g.rules {
 		r := &g.rules[i]
+		if r.process && subject.Workload.ProcessUnknown {
+			return Decision{Policy: r.policy, Rule: ruleError, Message: fmt.Sprintf("rule %s asks for the process, which is not known", r.name)}
+		}
 		if r.when != nil {
 			value, _, err := r.when.Eval(variables)
 			matches, ok := false, false

@@ -28,6 +28,8 @@ type Workload struct {
 	Cgroup string
 	UID    uint32
 	Comm   string
+	// ProcessUnknown is true where UID and Comm mean nothing; a rule that asks for them can not be evaluated.
+	ProcessUnknown bool
 }
 
 // workloadFields is a Workload as rules see it: with a uid that compares with plain numbers.

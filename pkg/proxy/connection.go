@@ -57,7 +57,7 @@ var errRefused = errors.New("refused")
 // identify asks the kernel who dialled and compares: the listener's workload, the cgroup's and the network namespace's must be
 // one, and it must be enrolled still.
 func (p *Proxy) identify(s *served, conn *Connection, fd int) error {
-	origin, err := handoff.OriginOfSocket(fd)
+	origin, err := s.Workload.OriginOfSocket(fd)
 	if err != nil {
 		return conn.refuse(ReasonNoOrigin, err.Error())
 	}
@@ -132,6 +132,7 @@ func (c *Connection) meta() record.Meta {
 	m := record.Meta{
 		Workload: record.Workload{
 			Name: c.Workload.Name, Cgroup: c.Workload.Cgroup, PID: c.Origin.PID, UID: c.Origin.UID, Comm: c.Origin.Comm,
+			ProcessUnknown: c.Origin.ProcessUnknown,
 		},
 	}
 	if c.Origin.Destination.IsValid() {
@@ -201,5 +202,7 @@ func (c *Connection) Authorize(startup Startup) (*Session, *Refusal) {
 
 // who is the workload as policy sees it.
 func (c *Connection) who() policy.Workload {
-	return policy.Workload{Name: c.Workload.Name, Cgroup: c.Workload.Cgroup, UID: c.Origin.UID, Comm: c.Origin.Comm}
+	return policy.Workload{
+		Name: c.Workload.Name, Cgroup: c.Workload.Cgroup, UID: c.Origin.UID, Comm: c.Origin.Comm, ProcessUnknown: c.Origin.ProcessUnknown,
+	}
 }

@@ -38,6 +38,8 @@ type Workload struct {
 	PID    uint32 `json:"pid"`
 	UID    uint32 `json:"uid"`
 	Comm   string `json:"comm"`
+	// ProcessUnknown is true where the kernel does not say which process dialled: PID, UID and Comm mean nothing then.
+	ProcessUnknown bool `json:"processUnknown,omitempty"`
 }
 
 // A Note is an event that is no operation. Kind and Detail are as Session.Note takes them.
