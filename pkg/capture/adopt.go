@@ -72,8 +72,20 @@ func (c *Capture) adoptListeners(id uint64, offer handoff.Offer) (adopted listen
 	} else if err != nil {
 		return listeners{}, 0, fmt.Errorf("read workload %d: %w", id, err)
 	}
-	if offer.Generation != entry.Generation {
-		return listeners{}, 0, fmt.Errorf("they are of generation %d, not %d", offer.Generation, entry.Generation)
+	adopted, err = matchOffer(offer, Place{entry.Generation, entry.NetnsCookie, entry.Port4, entry.Port6})
+	if err != nil {
+		return listeners{}, 0, err
+	}
+	if err := c.own(adopted, id); err != nil {
+		return listeners{}, 0, errors.Join(err, adopted.close())
+	}
+	return adopted, entry.Generation, nil
+}
+
+// matchOffer takes duplicates of listeners that were offered. They must be those of the place, all of them.
+func matchOffer(offer handoff.Offer, place Place) (adopted listeners, err error) {
+	if offer.Generation != place.Generation {
+		return listeners{}, fmt.Errorf("they are of generation %d, not %d", offer.Generation, place.Generation)
 	}
 	defer func() {
 		if err != nil {
@@ -81,33 +93,33 @@ func (c *Capture) adoptListeners(id uint64, offer handoff.Offer) (adopted listen
 			adopted = listeners{}
 		}
 	}()
-	adopted.cookie = entry.NetnsCookie
+	adopted.cookie = place.NetnsCookie
 	wanted := map[netip.AddrPort]**net.TCPListener{
-		netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), entry.Port4): &adopted.v4,
-		netip.AddrPortFrom(netip.IPv6Loopback(), entry.Port6):                   &adopted.v6,
+		netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), place.Port4): &adopted.v4,
+		netip.AddrPortFrom(netip.IPv6Loopback(), place.Port6):                   &adopted.v6,
 	}
 	for _, file := range offer.Listeners {
-		address, err := checkListener(int(file.Fd()), entry.NetnsCookie)
+		address, err := checkListener(int(file.Fd()), place.NetnsCookie)
 		if err != nil {
-			return adopted, 0, err
+			return adopted, err
 		}
-		place, ok := wanted[address]
-		if !ok || address.Port() == 0 || *place != nil {
-			return adopted, 0, fmt.Errorf("the workload is redirected to 127.0.0.1:%d and [::1]:%d, not to %s", entry.Port4, entry.Port6, address)
+		wants, ok := wanted[address]
+		if !ok || address.Port() == 0 || *wants != nil {
+			return adopted, fmt.Errorf("the workload is redirected to 127.0.0.1:%d and [::1]:%d, not to %s", place.Port4, place.Port6, address)
 		}
 		listener, err := net.FileListener(file)
 		if err != nil {
-			return adopted, 0, fmt.Errorf("duplicate a listener: %w", err)
+			return adopted, fmt.Errorf("duplicate a listener: %w", err)
 		}
-		*place = listener.(*net.TCPListener) // checkListener knows that it is one.
-		if adopted.namespace, err = inodeOf(*place); err != nil {
-			return adopted, 0, err
+		*wants = listener.(*net.TCPListener) // checkListener knows that it is one.
+		if adopted.namespace, err = inodeOf(*wants); err != nil {
+			return adopted, err
 		}
 	}
-	if (entry.Port4 != 0) != (adopted.v4 != nil) || (entry.Port6 != 0) != (adopted.v6 != nil) || adopted.v4 == nil {
-		return adopted, 0, errors.New("one is missing")
+	if (place.Port4 != 0) != (adopted.v4 != nil) || (place.Port6 != 0) != (adopted.v6 != nil) || adopted.v4 == nil {
+		return adopted, errors.New("one is missing")
 	}
-	return adopted, entry.Generation, c.own(adopted, id)
+	return adopted, nil
 }
 
 // checkListener makes sure that a descriptor is a plain TCP listener of a network namespace, beside which nobody can bind its

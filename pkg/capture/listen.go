@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport-dev/sallyport/bpf"
+	"github.com/sallyport-dev/sallyport/pkg/workload/cgroup"
 )
 
 // listeners are what a workload's connections are redirected to.
@@ -22,14 +23,26 @@ type listeners struct {
 
 // open opens a workload's listeners where its oldest process is, or in the agent's own network namespace while it has none.
 func (c *Capture) open(name string, id uint64) (listeners, error) {
-	running, err := tasks(c.hierarchy, name)
+	opened, err := openWhere(c.hierarchy, name, c.namespace)
+	if err == nil {
+		err = c.own(opened, id)
+	}
+	if err != nil {
+		return listeners{}, errors.Join(err, opened.close())
+	}
+	return opened, nil
+}
+
+// openWhere opens listeners in the network namespace of the oldest process of a cgroup, or in the own one while it has none.
+func openWhere(h *cgroup.Hierarchy, name string, own inode) (listeners, error) {
+	running, err := tasks(h, name)
 	if err != nil {
 		return listeners{}, err
 	}
 	defer closeTasks(running)
-	where := c.namespace
+	where := own
 	var entered *os.File
-	if len(running) > 0 && running[0].namespace != c.namespace {
+	if len(running) > 0 && running[0].namespace != own {
 		where = running[0].namespace
 		if entered, err = running[0].openNamespace(name); err != nil {
 			return listeners{}, err
@@ -46,13 +59,7 @@ func (c *Capture) open(name string, id uint64) (listeners, error) {
 		opened.namespace, opened.cookie = where, cookie
 		return err
 	})
-	if err == nil {
-		err = c.own(opened, id)
-	}
-	if err != nil {
-		return listeners{}, errors.Join(err, opened.close())
-	}
-	return opened, nil
+	return opened, err
 }
 
 // own marks listeners as a workload's, for the redirecting programs, and their ports as nobody else's, for guard_bind.

@@ -45,33 +45,47 @@ func (c *Capture) reset(w *workload) error {
 	if len(all) == 0 {
 		return nil
 	}
-	members, err := below(c.hierarchy.Dir(w.facts.Cgroup))
-	if err != nil {
-		return err
-	}
 	namespace, err := namespaceOf(all[0])
 	if err != nil {
 		return err
 	}
 	defer namespace.Close()
-	return inNamespace(namespace, func() error {
+	reset, left, err := Reset(namespace, c.hierarchy.Dir(w.facts.Cgroup), c.protects)
+	w.reset += reset
+	w.left += left
+	return err
+}
+
+// Reset destroys the connections in a network namespace whose destination is protected, of the sockets that were made in a
+// cgroup, which is given by its directory, or below it; of all sockets when dir is "". It returns the number of those that
+// are destroyed, and of those that are left because the kernel can not destroy any.
+func Reset(namespace *os.File, dir string, protects func(netip.AddrPort) (bool, error)) (reset, left int, err error) {
+	member := func(uint64) bool { return true }
+	if dir != "" {
+		members, err := below(dir)
+		if err != nil {
+			return 0, 0, err
+		}
+		member = func(cgroup uint64) bool { return members[cgroup] }
+	}
+	err = inNamespace(namespace, func() error {
 		socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 		if err != nil {
 			return fmt.Errorf("end older connections: %w", os.NewSyscallError("socket", err))
 		}
 		defer unix.Close(socket)
 		for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-			ids, err := c.connections(socket, family, members)
+			ids, err := connections(socket, family, member, protects)
 			if err != nil {
 				return fmt.Errorf("list older connections: %w", err)
 			}
 			for _, id := range ids {
 				switch err := destroy(socket, family, id); {
 				case err == nil, errors.Is(err, unix.ENOENT):
-					w.reset++
+					reset++
 				case errors.Is(err, unix.EOPNOTSUPP):
 					// No CONFIG_INET_DIAG_DESTROY.
-					w.left++
+					left++
 				default:
 					return fmt.Errorf("end an older connection: %w", err)
 				}
@@ -79,6 +93,7 @@ func (c *Capture) reset(w *workload) error {
 		}
 		return nil
 	})
+	return reset, left, err
 }
 
 // below are the ids of a cgroup and those below it.
@@ -124,7 +139,7 @@ func namespaceOf(listener *net.TCPListener) (*os.File, error) {
 }
 
 // connections are the ids of the sockets of some cgroups that are connected to targets.
-func (c *Capture) connections(socket int, family uint8, members map[uint64]bool) ([][diagIDBytes]byte, error) {
+func connections(socket int, family uint8, member func(uint64) bool, protects func(netip.AddrPort) (bool, error)) ([][diagIDBytes]byte, error) {
 	request := diagRequest{family: family, protocol: unix.IPPROTO_TCP, states: connected}
 	if err := ask(socket, unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP, request); err != nil {
 		return nil, err
@@ -135,10 +150,10 @@ func (c *Capture) connections(socket int, family uint8, members map[uint64]bool)
 			return errors.New("a short answer")
 		}
 		id := [diagIDBytes]byte(body[idOffset : idOffset+diagIDBytes])
-		if !members[cgroupOf(body[diagMessage:])] {
+		if !member(cgroupOf(body[diagMessage:])) {
 			return nil
 		}
-		protected, err := c.protects(peer(body[familyOffset], id))
+		protected, err := protects(peer(body[familyOffset], id))
 		if protected {
 			ids = append(ids, id)
 		}
