@@ -35,9 +35,10 @@ const canaryTimeout = 5 * time.Second
 const canaryParent = "/sallyport.canary"
 
 // canaryName is the cgroup of the instance's canary.
-func (c *Capture) canaryName() string {
-	return path.Join(canaryParent, path.Base(c.pins.dir))
-}
+func (c *Capture) canaryName() string { return CanaryName(path.Base(c.pins.dir)) }
+
+// CanaryName is the cgroup of an instance's canary.
+func CanaryName(instance string) string { return path.Join(canaryParent, instance) }
 
 // canaryTargets are the keys of the canary's addresses.
 func canaryTargets() (map[bpf.CaptureTarget4]bool, map[bpf.CaptureTarget6]bool) {
@@ -59,10 +60,7 @@ func (c *Capture) protectCanary() error {
 // enrollCanary makes the canary's cgroup, and captures it as any other.
 func (c *Capture) enrollCanary() error {
 	name := c.canaryName()
-	if err := os.MkdirAll(c.hierarchy.Dir(name), 0o755); err != nil {
-		return fmt.Errorf("make the canary's cgroup: %w", err)
-	}
-	id, err := c.hierarchy.ID(name)
+	id, err := MakeCanary(c.hierarchy, name)
 	if err != nil {
 		return err
 	}
@@ -74,8 +72,16 @@ func (c *Capture) enrollCanary() error {
 	return nil
 }
 
-// removeCanary removes the cgroup of an instance's canary, and the one that holds it if that was the last.
-func removeCanary(instance string) error {
+// MakeCanary makes the canary's cgroup, if there is none, and returns its id.
+func MakeCanary(h *cgroup.Hierarchy, name string) (uint64, error) {
+	if err := os.MkdirAll(h.Dir(name), 0o755); err != nil {
+		return 0, fmt.Errorf("make the canary's cgroup: %w", err)
+	}
+	return h.ID(name)
+}
+
+// RemoveCanary removes the cgroup of an instance's canary, and the one that holds it if that was the last.
+func RemoveCanary(instance string) error {
 	hierarchy, err := cgroup.Find()
 	if errors.Is(err, cgroup.ErrNotMounted) {
 		return nil
@@ -83,7 +89,7 @@ func removeCanary(instance string) error {
 	if err != nil {
 		return err
 	}
-	dir := hierarchy.Dir(path.Join(canaryParent, instance))
+	dir := hierarchy.Dir(CanaryName(instance))
 	// A canary may be left of an agent that was killed; cgroup.kill is Linux 5.14.
 	if err := os.WriteFile(path.Join(dir, "cgroup.kill"), []byte("1"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("end the canary: %w", err)
@@ -140,50 +146,13 @@ func (c *Capture) Prove(ctx context.Context) error {
 
 // prove dials once.
 func (c *Capture) prove(ctx context.Context, w *workload, listener *net.TCPListener, to netip.AddrPort) error {
-	ctx, cancel := context.WithTimeout(ctx, canaryTimeout)
-	defer cancel()
-	dir, err := os.Open(c.hierarchy.Dir(w.facts.Cgroup))
+	origin, pid, denied, err := DialCanary(ctx, c.hierarchy, c.command, w.facts, listener, to)
 	if err != nil {
 		return err
-	}
-	defer dir.Close()
-	if err := listener.SetDeadline(time.Now().Add(canaryTimeout)); err != nil {
-		return err
-	}
-	process := exec.CommandContext(ctx, c.command[0], append(c.command[1:len(c.command):len(c.command)], to.String())...)
-	process.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Pdeathsig: syscall.SIGKILL}
-	var said strings.Builder
-	process.Stderr = &said
-	if err := process.Start(); err != nil {
-		return fmt.Errorf("start the canary: %w", err)
-	}
-	ended := make(chan error, 1)
-	go func() {
-		err := process.Wait()
-		if err != nil {
-			// Nobody will come.
-			err = errors.Join(err, listener.SetDeadline(time.Now()))
-		}
-		ended <- err
-	}()
-	origin, denied, err := acceptOne(listener)
-	// Without a connection it would wait for one.
-	if err != nil {
-		cancel()
-	}
-	if failure := <-ended; failure != nil {
-		// When it failed by itself, that nobody came follows.
-		if words := strings.TrimSpace(said.String()); words != "" {
-			return fmt.Errorf("it was not redirected: %w: %s", failure, words)
-		}
-		return errors.Join(fmt.Errorf("it was not redirected: %w", failure), err)
 	}
 	want := handoff.Origin{
 		Destination: to, WorkloadID: w.facts.ID, Generation: w.facts.Generation, CgroupID: w.facts.ID,
-		NetnsCookie: w.facts.NetnsCookie, PID: uint32(process.Process.Pid), UID: origin.UID, Comm: origin.Comm,
-	}
-	if err != nil {
-		return err
+		NetnsCookie: w.facts.NetnsCookie, PID: uint32(pid), UID: origin.UID, Comm: origin.Comm,
 	}
 	if origin != want {
 		return fmt.Errorf("its origin is %+v, not %+v", origin, want)
@@ -196,14 +165,60 @@ func (c *Capture) prove(ctx context.Context, w *workload, listener *net.TCPListe
 	return nil
 }
 
+// DialCanary starts a process in the canary's cgroup that dials an address, and accepts it on the canary's listener. It returns the
+// connection's origin, the process's number, and whether the process was denied a socket of a strange family.
+func DialCanary(
+	ctx context.Context, h *cgroup.Hierarchy, command []string, canary handoff.Workload, listener *net.TCPListener, to netip.AddrPort,
+) (origin handoff.Origin, pid int, denied bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, canaryTimeout)
+	defer cancel()
+	dir, err := os.Open(h.Dir(canary.Cgroup))
+	if err != nil {
+		return handoff.Origin{}, 0, false, err
+	}
+	defer dir.Close()
+	if err := listener.SetDeadline(time.Now().Add(canaryTimeout)); err != nil {
+		return handoff.Origin{}, 0, false, err
+	}
+	process := exec.CommandContext(ctx, command[0], append(command[1:len(command):len(command)], to.String())...)
+	process.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd()), Pdeathsig: syscall.SIGKILL}
+	var said strings.Builder
+	process.Stderr = &said
+	if err := process.Start(); err != nil {
+		return handoff.Origin{}, 0, false, fmt.Errorf("start the canary: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		err := process.Wait()
+		if err != nil {
+			// Nobody will come.
+			err = errors.Join(err, listener.SetDeadline(time.Now()))
+		}
+		ended <- err
+	}()
+	origin, denied, err = acceptOne(canary, listener)
+	// Without a connection it would wait for one.
+	if err != nil {
+		cancel()
+	}
+	if failure := <-ended; failure != nil {
+		// When it failed by itself, that nobody came follows.
+		if words := strings.TrimSpace(said.String()); words != "" {
+			return handoff.Origin{}, 0, false, fmt.Errorf("it was not redirected: %w: %s", failure, words)
+		}
+		return handoff.Origin{}, 0, false, errors.Join(fmt.Errorf("it was not redirected: %w", failure), err)
+	}
+	return origin, process.Process.Pid, denied, err
+}
+
 // acceptOne takes one connection of the canary: its origin, and whether it was denied a socket of a strange family.
-func acceptOne(listener *net.TCPListener) (origin handoff.Origin, denied bool, err error) {
+func acceptOne(canary handoff.Workload, listener *net.TCPListener) (origin handoff.Origin, denied bool, err error) {
 	conn, err := listener.AcceptTCP()
 	if err != nil {
 		return handoff.Origin{}, false, err
 	}
 	defer conn.Close()
-	if origin, err = handoff.OriginOf(conn); err != nil {
+	if origin, err = canary.OriginOf(conn); err != nil {
 		return handoff.Origin{}, false, err
 	}
 	if err := conn.SetDeadline(time.Now().Add(canaryTimeout)); err != nil {

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -111,4 +113,41 @@ func CloseEntered(list []Entered) {
 	for _, one := range list {
 		one.File.Close()
 	}
+}
+
+// EveryNamespace are the network namespaces of all processes that there are and that may be looked at. The caller closes the files.
+func EveryNamespace() ([]Entered, error) {
+	processes, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("list network namespaces: %w", err)
+	}
+	var entered []Entered
+	known := map[Namespace]bool{}
+	for _, process := range processes {
+		if _, err := strconv.ParseUint(process.Name(), 10, 32); err != nil {
+			continue
+		}
+		// One that has ended has none; one that can not be looked at could not be captured.
+		file, err := os.Open(filepath.Join("/proc", process.Name(), "ns/net"))
+		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) || errors.Is(err, os.ErrPermission) {
+			continue
+		}
+		if err != nil {
+			CloseEntered(entered)
+			return nil, fmt.Errorf("list network namespaces: %w", err)
+		}
+		var stat unix.Stat_t
+		if err := unix.Fstat(int(file.Fd()), &stat); err != nil {
+			CloseEntered(append(entered, Entered{File: file}))
+			return nil, fmt.Errorf("list network namespaces: %w", err)
+		}
+		id := Namespace{device: stat.Dev, number: stat.Ino}
+		if known[id] {
+			file.Close()
+			continue
+		}
+		known[id] = true
+		entered = append(entered, Entered{Namespace: id, File: file})
+	}
+	return entered, nil
 }

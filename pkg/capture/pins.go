@@ -173,7 +173,7 @@ func Release(o Options) error {
 			return err
 		}
 	}
-	return removeCanary(o.Instance)
+	return RemoveCanary(o.Instance)
 }
 
 // release removes all pins.

@@ -16,7 +16,17 @@ const (
 
 // KeepProving runs Check and Prove again and again until ctx ends, and calls a function after each time. After a failure the
 // next time comes soon, and then less and less soon. Whether capture is effective, and why not, is logged when it changes.
-func (c *Capture) KeepProving(ctx context.Context, after func()) {
+func (c *Capture) KeepProving(ctx context.Context, after func()) { KeepProving(ctx, c, c.log, after) }
+
+// A Prover is a way of capturing that can be asked whether it is effective.
+type Prover interface {
+	Check() Status
+	Prove(ctx context.Context) error
+	Status() Status
+}
+
+// KeepProving is Capture's, for any way of capturing.
+func KeepProving(ctx context.Context, c Prover, log *zap.Logger, after func()) {
 	logged, failures := "", 0
 	for {
 		c.Check()
@@ -28,9 +38,9 @@ func (c *Capture) KeepProving(ctx context.Context, after func()) {
 		status := c.Status()
 		if status.Reason != logged {
 			if logged = status.Reason; status.Effective {
-				c.log.Info("capture is effective again")
+				log.Info("capture is effective again")
 			} else {
-				c.log.Error("capture is not effective", zap.String("reason", status.Reason))
+				log.Error("capture is not effective", zap.String("reason", status.Reason))
 			}
 		}
 		if failures++; status.Effective {
