@@ -42,6 +42,11 @@ func bans() []ban {
 			to: []string{"github.com/cilium/ebpf/...", "bpf"}, direct: true,
 		},
 		{
+			why:  "only one package speaks nftables",
+			from: []string{"..."}, except: []string{"pkg/capture/nft"},
+			to: []string{"github.com/google/nftables/...", "github.com/mdlayher/netlink/..."}, direct: true,
+		},
+		{
 			why:  "what parses hostile bytes holds no kernel power: nothing in the proxy reaches capture or BPF",
 			from: []string{"pkg/proxy/...", "cmd/sallyport-proxy"},
 			to:   []string{"github.com/cilium/ebpf/...", "bpf", "pkg/capture/..."},
