@@ -40,7 +40,8 @@ type agent struct {
 	log     *zap.Logger
 
 	hierarchy *cgroup.Hierarchy
-	capture   *capture.Capture
+	way       way
+	capture   capturer
 	server    *handoff.Server
 	control   *control.Server
 	people    *people.Server
@@ -89,14 +90,12 @@ func (a *agent) open(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	o := capture.Options{
-		Instance: instance, Hierarchy: a.hierarchy, Log: a.log, Canary: []string{"/proc/self/exe", canaryCommand},
-	}
-	if o.Offers, err = a.awaitOffers(ctx, o); err != nil {
+	if a.way, err = a.chooseWay(instance); err != nil {
 		return err
 	}
-	a.capture, err = capture.Open(o)
-	for _, offer := range o.Offers {
+	offers := a.awaitOffers(ctx)
+	err = a.openWay(instance, offers)
+	for _, offer := range offers {
 		offer.Close()
 	}
 	if err != nil {
@@ -122,29 +121,25 @@ func (a *agent) open(ctx context.Context) error {
 	}
 	for _, e := range a.capture.Workloads() {
 		a.server.Enroll(e.Workload, e.Listeners)
-		offer, offered := o.Offers[e.ID]
+		offer, offered := offers[e.ID]
 		a.log.Info("workload enrolled again", zap.String("cgroup", e.Cgroup), zap.Uint64("id", e.ID),
 			zap.Bool("same_listeners", offered && offer.Generation == e.Generation))
 	}
 	a.reconcile()
-	a.log.Info("capture started", zap.String("version", version), zap.String("pins", a.capture.Pins()), zap.String("config", a.options.config))
+	a.log.Info("capture started", zap.String("version", version), zap.String("mode", a.way.mode), zap.String("pins", a.capture.Pins()), zap.String("config", a.options.config))
 	return nil
 }
 
 // awaitOffers waits for a proxy to give back the listeners of the workloads that an earlier process left captured, for a
 // moment: where no proxy lives, there are none.
-func (a *agent) awaitOffers(ctx context.Context, o capture.Options) (map[uint64]handoff.Offer, error) {
-	left, err := capture.Left(o)
-	if err != nil {
-		return nil, err
-	}
+func (a *agent) awaitOffers(ctx context.Context) map[uint64]handoff.Offer {
 	ctx, cancel := context.WithTimeout(ctx, offerTimeout)
 	defer cancel()
-	offers := a.server.AwaitOffers(ctx, left)
-	if len(left) > 0 {
-		a.log.Info("workloads of an earlier process", zap.Int("workloads", len(left)), zap.Int("listeners_offered_for", len(offers)))
+	offers := a.server.AwaitOffers(ctx, a.way.left)
+	if len(a.way.left) > 0 {
+		a.log.Info("workloads of an earlier process", zap.Int("workloads", len(a.way.left)), zap.Int("listeners_offered_for", len(offers)))
 	}
-	return offers, nil
+	return offers
 }
 
 // close leaves everything pinned.
@@ -370,12 +365,15 @@ func (a *agent) Status() control.Status {
 func (a *agent) status(kernel capture.Status) control.Status {
 	status := control.Status{
 		Version:   version,
+		Mode:      a.way.mode,
+		Limits:    a.way.limits(),
 		Guards:    kernel.Guards,
 		Workloads: []control.Workload{},
 		Proxy:     a.server.Proxy(),
 		Proxies:   a.server.Proxies(),
 		Pins:      a.capture.Pins(),
 	}
+	status.ModeReason = a.way.reason
 	for _, one := range kernel.Workloads {
 		status.Workloads = append(status.Workloads, control.Workload{Workload: one.Workload, Effective: one.Effective, Reason: one.Reason})
 	}
@@ -407,6 +405,7 @@ func (a *agent) tell() {
 	status := a.status(kernel)
 	a.server.Status(handoff.CaptureStatus{
 		Effective: status.Effective, Reason: status.Reason, Counters: status.Counters, Guards: kernel.Guards,
+		Mode: a.way.mode, ModeReason: a.way.reason,
 		Supervision: a.supervision.Load(),
 	})
 }

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/sallyport-dev/sallyport/pkg/capture"
+	"github.com/sallyport-dev/sallyport/pkg/capture/nft"
 	"github.com/sallyport-dev/sallyport/pkg/openfiles"
 )
 
@@ -27,8 +28,8 @@ var version = "development"
 const defaultRunDir = "/run/sallyport"
 
 type options struct {
-	config, runDir, logFormat, logLevel string
-	proxyUID                            uint32
+	config, runDir, capture, logFormat, logLevel string
+	proxyUID                                     uint32
 }
 
 func main() {
@@ -57,6 +58,7 @@ stops, workloads stay captured and get connection refused; "release" ends that.`
 	flags := command.Flags()
 	flags.StringVar(&o.config, "config", "/etc/sallyport", "directory of documents")
 	flags.StringVar(&o.runDir, "run-dir", defaultRunDir, "directory of the sockets that both halves share")
+	flags.StringVar(&o.capture, "capture", modeAuto, "how to capture: ebpf, nft, or auto, which is nft only where ebpf can not be effective")
 	flags.Uint32Var(&o.proxyUID, "proxy-uid", 0, "user id of sallyport-proxy, which alone may have the listeners")
 	flags.StringVar(&o.logFormat, "log-format", "console", "json or console")
 	flags.StringVar(&o.logLevel, "log-level", "info", "debug, info, warn or error")
@@ -161,7 +163,10 @@ func release(runDir string) error {
 	if err != nil {
 		return err
 	}
-	return capture.Release(capture.Options{Instance: instance})
+	return errors.Join(
+		capture.Release(capture.Options{Instance: instance}),
+		nft.Release(nft.Options{Instance: instance, Dir: nftDir(runDir)}),
+	)
 }
 
 // lockPatience is how long to wait for a predecessor that is about to end: one that dies with its supervisor has not let go yet.

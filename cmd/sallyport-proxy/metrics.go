@@ -23,7 +23,7 @@ const (
 
 // serveMetrics serves on an address until the returned function is called. With wait the address may be another proxy's, and is
 // taken when that gives it up.
-func serveMetrics(address string, wait bool, registry *prometheus.Registry, ready func() error, log *zap.Logger) (stop func(), err error) {
+func serveMetrics(address string, wait bool, registry *prometheus.Registry, ready func() (string, error), log *zap.Logger) (stop func(), err error) {
 	listener, err := net.Listen("tcp", address)
 	taken := errors.Is(err, unix.EADDRINUSE)
 	if err != nil && !(wait && taken) {
@@ -33,11 +33,12 @@ func serveMetrics(address string, wait bool, registry *prometheus.Registry, read
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{Registry: registry}))
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := ready(); err != nil {
+		words, err := ready()
+		if err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		fmt.Fprintln(w, "ready")
+		fmt.Fprintln(w, words)
 	})
 	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
 	ctx, cancel := context.WithCancel(context.Background())

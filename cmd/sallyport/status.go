@@ -123,6 +123,10 @@ func (r statusReport) printTable(w io.Writer) error {
 	}
 	if r.Agent != nil {
 		fmt.Fprintf(table, "version\t%s\n", r.Agent.Version)
+		fmt.Fprintf(table, "capture\t%s\n", captureWords(r.Agent))
+		for _, limit := range r.Agent.Limits {
+			fmt.Fprintf(table, "limit\t%s\n", limit)
+		}
 		for _, guard := range r.Agent.Guards {
 			if guard.Active {
 				fmt.Fprintf(table, "guard\t%s\n", guard.Name)
@@ -153,6 +157,14 @@ func (r statusReport) printTable(w io.Writer) error {
 		}
 	}
 	return table.Flush()
+}
+
+// captureWords is how workloads are captured, and why.
+func captureWords(status *control.Status) string {
+	if status.ModeReason == "" {
+		return status.Mode
+	}
+	return fmt.Sprintf("%s, because: %s", status.Mode, status.ModeReason)
 }
 
 func yesNo(b bool) string {

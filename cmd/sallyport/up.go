@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -31,11 +32,14 @@ const (
 	drainSlack = 5 * time.Second
 )
 
+// captureModes are those of sallyport-capture, its default first.
+var captureModes = []string{"auto", "ebpf", "nft"}
+
 type upOptions struct {
-	config, stateDir, runDir, metrics, proxyUser, libexecDir string
-	drain                                                    time.Duration
-	sessions                                                 int
-	log                                                      logOptions
+	config, stateDir, runDir, metrics, proxyUser, libexecDir, capture string
+	drain                                                             time.Duration
+	sessions                                                          int
+	log                                                               logOptions
 }
 
 func newUpCommand() *cobra.Command {
@@ -64,11 +68,13 @@ Several agents can run side by side, each with its own --run-dir, --state-dir an
 	flags.StringVar(&o.metrics, "metrics", "127.0.0.1:9464", "address that serves Prometheus metrics on /metrics")
 	flags.StringVar(&o.proxyUser, "proxy-user", "", `user of the proxy, a name or a uid (default "sallyport" if it exists, else 64817)`)
 	flags.StringVar(&o.libexecDir, "libexec-dir", "", "directory of sallyport-capture and sallyport-proxy (default: that of this program)")
+	flags.StringVar(&o.capture, "capture", captureModes[0], "how to capture: ebpf, nft, or auto, which is nft only where ebpf can not be effective")
 	flags.DurationVar(&o.drain, "drain", 10*time.Second, "how long sessions may go on after SIGTERM, and after an upgrade")
 	flags.IntVar(&o.sessions, "sessions-per-workload", 10_000, "how many sessions one workload may have open")
 	o.log.addFlags(command)
 	must(command.MarkFlagRequired("config"))
 	must(command.MarkFlagDirname("config"))
+	must(command.RegisterFlagCompletionFunc("capture", cobra.FixedCompletions(captureModes, cobra.ShellCompDirectiveNoFileComp)))
 	return command
 }
 
@@ -82,6 +88,9 @@ func must(err error) {
 func up(o upOptions) error {
 	if os.Geteuid() != 0 {
 		return errors.New("up needs root: it loads programs into the kernel and gives the proxy a user of its own")
+	}
+	if !slices.Contains(captureModes, o.capture) {
+		return fmt.Errorf("--capture %q: want %s", o.capture, strings.Join(captureModes, ", "))
 	}
 	log, err := o.log.logger()
 	if err != nil {
@@ -179,8 +188,13 @@ func newAgent(o upOptions, proxy account.Account, log *zap.Logger) *agent {
 		name:    captureProgram,
 		program: filepath.Join(o.libexecDir, captureProgram),
 		arguments: func() []string {
-			return append([]string{"--config=" + o.config, "--run-dir=" + o.runDir, "--proxy-uid=" + strconv.Itoa(proxy.UID)},
+			arguments := append([]string{"--config=" + o.config, "--run-dir=" + o.runDir, "--proxy-uid=" + strconv.Itoa(proxy.UID)},
 				o.log.arguments()...)
+			// An earlier sallyport-capture, which may be put back, does not know the flag.
+			if o.capture != captureModes[0] {
+				arguments = append(arguments, "--capture="+o.capture)
+			}
+			return arguments
 		},
 		first:    startFirst,
 		started:  a.supervision.started,

@@ -14,7 +14,7 @@ type Metrics struct {
 	captured, refused, decisions, leases, leaseErrors *prometheus.CounterVec
 	masked                                            *prometheus.CounterVec
 	recordErrors, documentErrors, panics              prometheus.Counter
-	sessions                                          *prometheus.GaugeVec
+	sessions, mode                                    *prometheus.GaugeVec
 	revision, effective                               prometheus.Gauge
 	added, setup                                      prometheus.Histogram
 	kernel                                            *kernelCounters
@@ -55,6 +55,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		sessions:       gauge("sessions", "Sessions that are open.", "target"),
 		revision:       gauge("documents_revision", "Revision of the documents in force.").WithLabelValues(),
 		effective:      gauge("capture_effective", "1 when the kernel's part was found in place on every enrolled workload.").WithLabelValues(),
+		mode:           gauge("capture_mode", "1 for the way in which workloads are captured: ebpf, or nft, which promises less.", "mode"),
 		added:          histogram("operation_added_seconds", "Time from reading an operation to having it decided and recorded.", prometheus.ExponentialBuckets(1e-6, 2, 20)),
 		setup:          histogram("session_setup_seconds", "Time from accepting a connection to its being ready for operations.", prometheus.ExponentialBuckets(1e-4, 2, 18)),
 		kernel:         newKernelCounters(),
@@ -70,6 +71,12 @@ func (m *Metrics) capture(s handoff.CaptureStatus) {
 	m.effective.Set(0)
 	if s.Effective {
 		m.effective.Set(1)
+	}
+	for _, mode := range []string{handoff.ModeBPF, handoff.ModeNFT} {
+		m.mode.WithLabelValues(mode).Set(0)
+	}
+	if s.Mode != "" {
+		m.mode.WithLabelValues(s.Mode).Set(1)
 	}
 	m.kernel.set(s.Counters)
 	m.supervision.set(s.Supervision)

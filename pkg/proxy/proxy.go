@@ -200,7 +200,7 @@ func (p *Proxy) CaptureStatus(s handoff.CaptureStatus) {
 func (p *Proxy) CaptureEvent(e handoff.CaptureEvent) {
 	meta := record.Meta{
 		Protocol: e.Protocol,
-		Workload: record.Workload{Cgroup: e.Cgroup, PID: e.PID, UID: e.UID, Comm: e.Comm},
+		Workload: record.Workload{Cgroup: e.Cgroup, PID: e.PID, UID: e.UID, Comm: e.Comm, ProcessUnknown: e.Comm == ""},
 	}
 	if e.Cgroup != "" { // it is a workload's
 		meta.Workload.Name = path.Base(e.Cgroup)
@@ -216,18 +216,20 @@ func (p *Proxy) CaptureEvent(e handoff.CaptureEvent) {
 	p.Records.Refuse(e.Reason, meta)
 }
 
-// Ready is nil when documents are in force and capture is effective.
-func (p *Proxy) Ready() error {
+// Ready is "ready", with what is to be known beside, when documents are in force and capture is effective; else why not.
+func (p *Proxy) Ready() (string, error) {
 	s := p.captured.Load()
 	switch {
 	case s == nil:
-		return errors.New("nothing was heard from capture yet")
+		return "", errors.New("nothing was heard from capture yet")
 	case !s.Effective:
-		return errors.New("capture is not effective: " + s.Reason)
+		return "", errors.New("capture is not effective: " + s.Reason)
 	case p.documents.Load() == nil:
-		return errors.New("no documents are in force")
+		return "", errors.New("no documents are in force")
+	case s.ModeReason != "":
+		return fmt.Sprintf("ready; capture is by %s, because: %s", s.Mode, s.ModeReason), nil
 	}
-	return nil
+	return "ready", nil
 }
 
 func (s *served) close() {

@@ -22,6 +22,11 @@ type Status struct {
 	Effective bool `json:"effective"`
 	// Reason is why not; "" when effective.
 	Reason string `json:"reason,omitempty"`
+	// Mode is how workloads are captured, "ebpf" or "nft"; ModeReason is why, where nobody asked for it.
+	Mode       string `json:"mode"`
+	ModeReason string `json:"modeReason,omitempty"`
+	// Limits are what this way of capturing does not promise.
+	Limits []string `json:"limits,omitempty"`
 	// Guards are all guards, those that this kernel can not run too, with the reason.
 	Guards []handoff.Guard `json:"guards"`
 	// Workloads are those that are enrolled or should be, by the names of their cgroups.
