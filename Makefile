@@ -55,6 +55,10 @@ test-conformance: build ## other projects' drivers and clients give the same thr
 	go vet -tags conformance ./test/conformance
 	go test -tags conformance -timeout 20m ./test/conformance
 
+.PHONY: test-nft
+test-nft: setup build ## the end-to-end tests, captured by nftables (as root)
+	SALLYPORT_TEST_CAPTURE=nft go test -timeout 10m ./test/e2e
+
 .PHONY: test-kernels
 test-kernels: setup ## the tests of capture on Debian's own KERNELS (6.1 6.12), in emulated machines
 	@tools/kernels/run $(KERNELS)

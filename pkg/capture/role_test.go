@@ -250,7 +250,7 @@ func reader() {
 		if err != nil {
 			return
 		}
-		origin, err := handoff.OriginOf(conn.(*net.TCPConn))
+		origin, err := handoff.Workload{}.OriginOf(conn.(*net.TCPConn))
 		r := report{Origin: origin, UID: os.Getuid(), CapEff: capEff}
 		if err != nil {
 			r.Error = err.Error()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -25,25 +24,8 @@ const originBytes = 80
 // origin was lost. It must be closed.
 var ErrNoOrigin = errors.New("connection has no origin")
 
-// OriginOf asks the kernel for the origin of an accepted connection. It needs no privilege. The error is ErrNoOrigin when
-// there is none.
-func OriginOf(conn syscall.Conn) (Origin, error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return Origin{}, fmt.Errorf("origin of connection: %w", err)
-	}
-	var (
-		origin Origin
-		asked  error
-	)
-	if err := raw.Control(func(fd uintptr) { origin, asked = OriginOfSocket(int(fd)) }); err != nil {
-		return Origin{}, fmt.Errorf("origin of connection: %w", err)
-	}
-	return origin, asked
-}
-
-// OriginOfSocket is OriginOf for a descriptor.
-func OriginOfSocket(fd int) (Origin, error) {
+// originOfSocket asks the kernel for the origin of an accepted connection, by its descriptor.
+func originOfSocket(fd int) (Origin, error) {
 	var (
 		value [originBytes]byte
 		size  = uint32(len(value))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -21,11 +22,24 @@ const (
 // soOriginalDst is SO_ORIGINAL_DST of linux/netfilter_ipv4.h, and IP6T_SO_ORIGINAL_DST of linux/netfilter_ipv6/ip6_tables.h.
 const soOriginalDst = 80
 
+// OriginOf is OriginOfSocket for a connection.
+func (w Workload) OriginOf(conn syscall.Conn) (origin Origin, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return Origin{}, fmt.Errorf("origin of connection: %w", err)
+	}
+	var asked error
+	if err := raw.Control(func(fd uintptr) { origin, asked = w.OriginOfSocket(int(fd)) }); err != nil {
+		return Origin{}, fmt.Errorf("origin of connection: %w", err)
+	}
+	return origin, asked
+}
+
 // OriginOfSocket asks the kernel for the origin of a connection, by its descriptor, that was accepted on a listener of the workload. It
 // needs no privilege. The error is ErrNoOrigin when there is none.
 func (w Workload) OriginOfSocket(fd int) (Origin, error) {
 	if w.Mode != ModeNFT {
-		return OriginOfSocket(fd)
+		return originOfSocket(fd)
 	}
 	origin := Origin{WorkloadID: w.ID, Generation: w.Generation, CgroupID: w.ID, ProcessUnknown: true}
 	if err := origin.readRedirected(fd); err != nil {

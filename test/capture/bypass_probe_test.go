@@ -92,6 +92,12 @@ func attempt(how string, to netip.AddrPort) (string, error) {
 		return "", err
 	}
 	defer unix.Close(fd)
+	if how == "sctp" || how == "seqpacket" || how == "dccp" {
+		// Dropped and not denied, an attempt goes on for minutes.
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &unix.Timeval{Sec: 1}); err != nil {
+			return "", err
+		}
+	}
 	return dialOn(fd, how, to)
 }
 
@@ -124,6 +130,11 @@ func dialOn(fd int, how string, to netip.AddrPort) (string, error) {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1); err != nil {
 			return "", err
 		}
+		if err = unix.Connect(fd, sockaddrOf(to)); err == nil {
+			_, err = unix.Write(fd, []byte(greeting))
+		}
+	case "udplite":
+		// Nothing is sent before.
 		if err = unix.Connect(fd, sockaddrOf(to)); err == nil {
 			_, err = unix.Write(fd, []byte(greeting))
 		}

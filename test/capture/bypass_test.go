@@ -90,7 +90,7 @@ type captured struct {
 	id       uint64
 }
 
-func newCaptured(t *testing.T) *captured {
+func newCaptured(t *testing.T, flags ...string) *captured {
 	t.Helper()
 	n := newNode(t)
 	n.mkdir("/named")
@@ -98,7 +98,7 @@ func newCaptured(t *testing.T) *captured {
 	c.pause()
 	c.db4, c.db6 = c.serve()
 	n.protect(n.base+"/named/*", c.db4, c.db6)
-	n.start()
+	n.start(flags...)
 	c.proxied = n.proxy()
 	c.await(t)
 	c.sniffer = c.sniff()
@@ -246,6 +246,12 @@ func TestPacketSocketReachesNothing(t *testing.T) {
 // hasTCX is whether the kernel is Linux 6.6 or later.
 func hasTCX(t *testing.T) bool {
 	t.Helper()
+	return kernelAtLeast(t, 6, 6)
+}
+
+// kernelAtLeast is whether the kernel is of a version or later.
+func kernelAtLeast(t *testing.T, wantMajor, wantMinor int) bool {
+	t.Helper()
 	var name unix.Utsname
 	if err := unix.Uname(&name); err != nil {
 		t.Fatal(err)
@@ -254,7 +260,7 @@ func hasTCX(t *testing.T) bool {
 	if _, err := fmt.Sscanf(unix.ByteSliceToString(name.Release[:]), "%d.%d", &major, &minor); err != nil {
 		t.Fatal(err)
 	}
-	return major > 6 || major == 6 && minor >= 6
+	return major > wantMajor || major == wantMajor && minor >= wantMinor
 }
 
 func TestSocketsMadeBeforeEnrolmentAreCaptured(t *testing.T) {

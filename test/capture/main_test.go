@@ -17,13 +17,14 @@ import (
 // Variables that make the test binary another process.
 const (
 	dialVariable   = "SALLYPORT_TEST_DIAL"   // a workload that dials an address
-	mountsVariable = "SALLYPORT_TEST_MOUNTS" // the tests themselves, in a mount namespace of their own
+	mountsVariable = "SALLYPORT_TEST_MOUNTS" // the tests themselves, in namespaces of their own
 )
 
 // program is the built sallyport-capture.
 var program string
 
-// TestMain runs the tests in a mount namespace of their own: the bpffs that the program mounts goes away with it.
+// TestMain runs the tests in a mount namespace of their own: the bpffs that the program mounts goes away with it. They have a
+// network namespace too: rules of nftables turn connection tracking on for all that is in one.
 func TestMain(m *testing.M) {
 	if address := os.Getenv(dialVariable); address != "" {
 		dial(address)
@@ -35,6 +36,9 @@ func TestMain(m *testing.M) {
 	}
 	if os.Getenv(mountsVariable) == "" {
 		os.Exit(again())
+	}
+	if out, err := exec.Command("ip", "link", "set", "lo", "up").CombinedOutput(); err != nil {
+		panic(fmt.Sprintf("set lo up: %v: %s", err, out))
 	}
 	os.Setenv("GORACE", "atexit_sleep_ms=0") // For the processes that tests start: they end many.
 	dir, err := os.MkdirTemp("", "sallyport-test")
@@ -54,12 +58,12 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// again runs this very test binary in a new mount namespace, and yields its exit status.
+// again runs this very test binary in new namespaces, and yields its exit status.
 func again() int {
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), mountsVariable+"=1")
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS | syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {
@@ -68,7 +72,7 @@ func again() int {
 	case errors.As(err, &exit):
 		return max(exit.ExitCode(), 1)
 	}
-	fmt.Fprintln(os.Stderr, "make a mount namespace (these tests need root):", err)
+	fmt.Fprintln(os.Stderr, "make namespaces (these tests need root):", err)
 	return 1
 }
 

@@ -157,10 +157,10 @@ func (n *node) dial(name, address string) string {
 	return string(out)
 }
 
-// start starts the program and returns when it answers.
-func (n *node) start() *exec.Cmd {
+// start starts the program, with further flags, and returns when it answers.
+func (n *node) start(flags ...string) *exec.Cmd {
 	n.t.Helper()
-	cmd := exec.Command(program, "--config="+n.config, "--run-dir="+n.run, "--proxy-uid=0", "--log-level=debug")
+	cmd := exec.Command(program, append([]string{"--config=" + n.config, "--run-dir=" + n.run, "--proxy-uid=0", "--log-level=debug"}, flags...)...)
 	cmd.Stderr = n.t.Output()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
@@ -243,7 +243,7 @@ func (p *proxy) Enroll(w handoff.Workload, listeners []*net.TCPListener) {
 	p.drop(w.ID)
 	p.listeners[w.ID] = listeners
 	for _, l := range listeners {
-		go p.serve(l)
+		go p.serve(w, l)
 	}
 }
 
@@ -267,13 +267,13 @@ func (p *proxy) CaptureEvent(e handoff.CaptureEvent) {
 
 func (p *proxy) Person(_ handoff.Person, conn net.Conn) { conn.Close() }
 
-func (p *proxy) serve(l *net.TCPListener) {
+func (p *proxy) serve(w handoff.Workload, l *net.TCPListener) {
 	for {
 		conn, err := l.AcceptTCP()
 		if err != nil {
 			return
 		}
-		if origin, err := handoff.OriginOf(conn); err == nil {
+		if origin, err := w.OriginOf(conn); err == nil {
 			p.mu.Lock()
 			p.origin = origin
 			p.mu.Unlock()

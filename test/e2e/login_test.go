@@ -185,9 +185,21 @@ func TestDialToTheListenerItselfIsDeniedAndCounted(t *testing.T) {
 		{"from outside", (&net.Dialer{}).DialContext},
 		{"from the workload itself", w.workload().dial},
 	} {
-		const denied = `sallyport_capture_events_total{reason="denied_listener"}`
+		denied := `sallyport_capture_events_total{reason="denied_listener"}`
+		if env.ByNFT() {
+			denied = `sallyport_connections_refused_total{reason="no_origin"}`
+		}
 		before := w.metric(denied)
-		if conn, err := who.dial(timeout(t), "tcp", listener); err == nil {
+		if env.ByNFT() {
+			conn, err := who.dial(timeout(t), "tcp", listener)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n, err := conn.Read(make([]byte, 1)); n != 0 || err == nil {
+				t.Errorf("%s the listener answers", who.name)
+			}
+			conn.Close()
+		} else if conn, err := who.dial(timeout(t), "tcp", listener); err == nil {
 			conn.Close()
 			t.Errorf("%s the listener is reached", who.name)
 		} else if !strings.Contains(err.Error(), "operation not permitted") {

@@ -73,8 +73,8 @@ func TestEachExecutionIsOneOperation(t *testing.T) {
 	}
 	list := w.sessions()
 	last := list[len(list)-1]
-	if last.Reason != "terminated" || last.Denied != 1 || last.Target != "orders-db" || last.Workload.Name != w.name || last.Workload.Comm != "e2e.test" ||
-		last.Destination != w.address() {
+	if last.Reason != "terminated" || last.Denied != 1 || last.Target != "orders-db" || last.Workload.Name != w.name ||
+		last.Workload.ProcessUnknown != env.ByNFT() || !env.ByNFT() && last.Workload.Comm != "e2e.test" || last.Destination != w.address() {
 		t.Errorf("the session is recorded as %+v", last)
 	}
 }

@@ -21,6 +21,12 @@ import (
 // ProxyUID is the user that an Agent's proxy runs as; no entry in /etc/passwd has it.
 const ProxyUID = 64817
 
+// CaptureVariable names how agents capture, where a test does not: ebpf, nft or auto.
+const CaptureVariable = "SALLYPORT_TEST_CAPTURE"
+
+// ByNFT is whether agents capture by nftables where a test does not say how: then it is not known which process dialled.
+func ByNFT() bool { return os.Getenv(CaptureVariable) == "nft" }
+
 // An Agent is "sallyport up" with directories of its own.
 type Agent struct {
 	// Bin is the directory of the commands.
@@ -147,6 +153,9 @@ func (a *Agent) Launch(flags ...string) {
 		a.t.Fatal(err)
 	}
 	defer log.Close()
+	if mode := os.Getenv(CaptureVariable); mode != "" {
+		flags = append([]string{"--capture", mode}, flags...)
+	}
 	a.process = a.Command(append([]string{"up", "--config", a.ConfigDir, "--run-dir", a.RunDir, "--state-dir", a.StateDir,
 		"--metrics", a.metrics, "--proxy-user", strconv.Itoa(ProxyUID)}, flags...)...)
 	a.process.Stdout, a.process.Stderr = log, log
