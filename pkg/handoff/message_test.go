@@ -169,7 +169,7 @@ func TestConnectionThatWasNotCapturedHasNoOrigin(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if _, err := OriginOf(conn); !errors.Is(err, ErrNoOrigin) {
+	if _, err := (Workload{}).OriginOf(conn); !errors.Is(err, ErrNoOrigin) {
 		t.Errorf("got %v: want %v", err, ErrNoOrigin)
 	}
 }

@@ -3,6 +3,7 @@ package proxy
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"slices"
 	"strconv"
@@ -120,8 +121,12 @@ func (s *Session) Question(a *policy.Approval, op Operation) approval.Request {
 
 // Ask makes the request, or finds an approval that is left. It writes to the disk, and may be called beside the session's other methods. Without
 // a ticket the operation is to be denied.
-func (s *Session) Ask(a *policy.Approval, r approval.Request) (*approval.Ticket, error) {
-	t, err := s.proxy.approvals.desk.Ask(r, a.Timeout)
+func (s *Session) Ask(a *policy.Approval, r approval.Request) (t *approval.Ticket, err error) {
+	if s.Origin.ProcessUnknown { // so nobody can be told from the requester, who can never approve
+		err = errors.New("it is not known who asks: nftables capture the workload")
+	} else {
+		t, err = s.proxy.approvals.desk.Ask(r, a.Timeout)
+	}
 	if err != nil {
 		s.proxy.Metrics.requests.WithLabelValues(r.Target, r.Policy, r.Rule, "refused").Inc()
 	}
