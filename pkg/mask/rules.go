@@ -19,8 +19,9 @@ type Source struct {
 // A Mask is what there is to say of a mask where it was applied.
 type Mask struct {
 	Policy, Name string
-	// Inference is v1alpha1.InferenceAllow or v1alpha1.InferenceDeny.
+	// Inference is one of the values of v1alpha1.Mask.Inference, Approval who approves where it is v1alpha1.InferenceApprove.
 	Inference string
+	Approval  *v1alpha1.Approval
 }
 
 // Rules are the masks of some policies together. They are numbered from 0 in the order of the sources. Rules are immutable; the nil
@@ -70,7 +71,7 @@ func Compile(sources []Source) *Rules {
 }
 
 func (r *Rules) add(s Source, m v1alpha1.Mask) {
-	made := rule{Mask: Mask{Policy: s.Policy, Name: m.Name, Inference: m.Inference}, with: m.With, key: s.Key}
+	made := rule{Mask: Mask{Policy: s.Policy, Name: m.Name, Inference: m.Inference, Approval: m.Approval}, with: m.With, key: s.Key}
 	if m.Value != nil {
 		made.value = *m.Value
 	}

@@ -96,7 +96,7 @@ func Compile(policies []v1alpha1.AccessPolicy) (*Set, error) {
 			case v1alpha1.ActionAllow:
 				made.action = Allow
 			case v1alpha1.ActionApprove:
-				made.action, made.holds = Hold, []*Approval{approvalOf(p.name, r)}
+				made.action, made.holds = Hold, []*Approval{ApprovalOf(p.name, r.Name, r.Message, r.Approval)}
 			}
 			if r.When != "" {
 				var problem string
@@ -115,13 +115,11 @@ func Compile(policies []v1alpha1.AccessPolicy) (*Set, error) {
 	return set, nil
 }
 
-// approvalOf takes a rule's approval, which is validated.
-func approvalOf(policy string, r v1alpha1.Rule) *Approval {
-	a := &Approval{
-		Policy: policy, Rule: r.Name, Message: r.Message, Approvers: r.Approval.Approvers, NeedsReason: r.Approval.Reason == v1alpha1.ReasonRequired,
-	}
-	a.Timeout, _ = time.ParseDuration(r.Approval.Timeout)
-	a.Window, _ = time.ParseDuration(r.Approval.Window) // "" is 0
+// ApprovalOf is what a rule, or a mask, of a policy wants approved; spec is validated.
+func ApprovalOf(policy, rule, message string, spec *v1alpha1.Approval) *Approval {
+	a := &Approval{Policy: policy, Rule: rule, Message: message, Approvers: spec.Approvers, NeedsReason: spec.Reason == v1alpha1.ReasonRequired}
+	a.Timeout, _ = time.ParseDuration(spec.Timeout)
+	a.Window, _ = time.ParseDuration(spec.Window) // "" is 0
 	return a
 }
 
@@ -155,7 +153,8 @@ func (s *Set) Grant(w Workload, target string) (Grant, bool) {
 		}
 		g.policies = append(g.policies, p.name)
 		g.rules = append(g.rules, p.rules...)
-		g.holds = g.holds || slices.ContainsFunc(p.rules, func(r rule) bool { return r.action == Hold })
+		g.holds = g.holds || slices.ContainsFunc(p.rules, func(r rule) bool { return r.action == Hold }) ||
+			slices.ContainsFunc(p.masks.Masks, func(m v1alpha1.Mask) bool { return m.Inference == v1alpha1.InferenceApprove })
 		masks = append(masks, p.masks)
 		// The most that one of the policies asks for is recorded.
 		if p.record.Text == v1alpha1.RecordFull {

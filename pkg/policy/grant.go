@@ -19,7 +19,7 @@ type grant struct {
 	record   v1alpha1.RecordOptions
 	masks    *mask.Rules
 	role     v1alpha1.RoleTemplate
-	holds    bool // a rule may
+	holds    bool // a rule, or a mask, may
 }
 
 // Rules that no policy has.

@@ -57,6 +57,10 @@ func (e *encoder) meta(m *Meta) {
 	e.unsigned("pid", uint64(m.Workload.PID))
 	e.unsigned("uid", uint64(m.Workload.UID))
 	e.text("comm", m.Workload.Comm)
+	if m.Workload.ProcessUnknown {
+		e.member("processUnknown")
+		e.buf = append(e.buf, "true"...)
+	}
 	e.buf = append(e.buf, '}')
 	e.text("target", m.Target)
 	e.text("protocol", m.Protocol)

@@ -173,7 +173,10 @@ func TestTamperingIsFound(t *testing.T) {
 			change(t, sessionPath(dir, ids[0]), func([]byte) []byte { return content(t, sessionPath(dir, ids[1])) })
 		}, "sessions/ID1/events.jsonl:1", "prev is not the hash"},
 		{"a session was added", func(t *testing.T, dir string, ids []string) {
-			id := ids[0][:idLength-1] + "X"
+			id := "0" + ids[0][1:] // of another time
+			if id == ids[0] {
+				id = "1" + ids[0][1:]
+			}
 			must(t, os.Mkdir(filepath.Join(dir, sessionsName, id), 0o700))
 			must(t, os.WriteFile(sessionPath(dir, id), content(t, sessionPath(dir, ids[0])), 0o600))
 		}, "sessions/", "the ledger does not have this session"},

@@ -107,7 +107,7 @@ func TestPasswordIsInNothingThatTheWorkloadOrAnOperatorCanSee(t *testing.T) {
 		seen["the proxy's "+process] = string(text)
 	}
 	for where, text := range seen {
-		if len(text) == 0 && !strings.HasSuffix(where, ".lock") {
+		if len(text) == 0 && !strings.HasSuffix(where, ".lock") && !strings.Contains(where, "/approvals/") {
 			t.Errorf("%s is empty", where)
 		}
 		if strings.Contains(text, w.password) {

@@ -54,9 +54,9 @@ func TestBrokenDocumentChangesNothingAndStatusSaysWhy(t *testing.T) {
 		name, content string
 		says          []string
 	}{
-		{"an unknown field", strings.Replace(w.policy(guarded), "rules:", "masks: []\n  rules:", 1), []string{"policy.yaml:8", "masks"}},
-		{"an action of a later version", w.policy("[{name: all, action: approve}]"), []string{"policy.yaml:8", "approve"}},
-		{"a field that statements do not have", w.policy(`[{name: all, when: 'statement.knid == "ddl"', action: allow}]`), []string{"policy.yaml:8", "knid"}},
+		{"an unknown field", strings.Replace(w.policy(guarded), "rules:", "redactions: []\n  rules:", 1), []string{"policy.yaml:9", "redactions"}},
+		{"an action of a later version", w.policy("[{name: all, action: forward}]"), []string{"policy.yaml:9", "forward"}},
+		{"a field that statements do not have", w.policy(`[{name: all, when: 'statement.knid == "ddl"', action: allow}]`), []string{"policy.yaml:9", "knid"}},
 		{"no YAML", "}{", []string{"policy.yaml", "is no YAML"}},
 	}
 	for _, tt := range tests {

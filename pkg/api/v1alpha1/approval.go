@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Approval says how people decide on what a rule holds.
+// Approval says how people decide on what a rule, or a mask, holds.
 type Approval struct {
 	// Timeout is how long a statement is held; when nobody has decided by then it is denied: 1s to 24h. Default: 10m.
 	Timeout string `yaml:"timeout,omitempty" json:"timeout,omitempty"`
@@ -69,16 +69,16 @@ func (a *Approval) setDefaults() {
 	}
 }
 
-func (r Rule) validateApproval(p *problems, field string) {
-	a := r.Approval
+// validate is for an approval that belongs to the field by which it is needed, where that says approve.
+func (a *Approval) validate(p *problems, field, by string, needed bool) {
 	switch {
-	case a == nil && r.Action == ActionApprove:
+	case a == nil && needed:
 		p.add(field, "is missing; expected who decides: {approvers: [\"group:dba\"]}")
 		return
 	case a == nil:
 		return
-	case r.Action != ActionApprove:
-		p.add(field, "is for action approve; expected that action, or no approval")
+	case !needed:
+		p.add(field, "is for %[1]s approve; expected that %[1]s, or no approval", by)
 	}
 	p.check(field+".timeout", checkApprovalDuration(a.Timeout))
 	if a.Window != "" {

@@ -11,8 +11,9 @@ const (
 
 // Values of Mask.Inference.
 const (
-	InferenceAllow = "allow"
-	InferenceDeny  = "deny"
+	InferenceAllow   = "allow"
+	InferenceDeny    = "deny"
+	InferenceApprove = "approve"
 )
 
 // Values of Masking.Mode.
@@ -47,8 +48,10 @@ type Mask struct {
 	// Value is what "fixed" puts in place, as text; a type that does not accept it becomes NULL. Default: none.
 	Value *string `yaml:"value,omitempty" json:"value,omitempty"`
 	// Inference says whether a statement may use the columns where they can be guessed (WHERE, JOIN, ORDER BY, GROUP BY,
-	// DISTINCT, arguments): "allow" or "deny". Default: allow.
+	// DISTINCT, arguments): "allow", "deny", or "approve", which holds it until people have approved it. Default: allow.
 	Inference string `yaml:"inference,omitempty" json:"inference,omitempty"`
+	// Approval says who approves, for inference "approve" alone.
+	Approval *Approval `yaml:"approval,omitempty" json:"approval,omitempty"`
 }
 
 // Masking says how the masks of a policy work.

@@ -247,7 +247,7 @@ func (r Rule) validate(p *problems, field string) {
 		p.add(field+".name", "found %q, which names what is decided when no rule decides; expected another name", r.Name)
 	}
 	p.check(field+".action", checkOneOf(r.Action, ActionAllow, ActionDeny, ActionApprove))
-	r.validateApproval(p, field+".approval")
+	r.Approval.validate(p, field+".approval", "action", r.Action == ActionApprove)
 	if r.Message == "" {
 		return
 	}

@@ -15,6 +15,7 @@ func (s *AccessPolicySpec) defaultMasks() {
 		if m.Inference == "" {
 			m.Inference = InferenceAllow
 		}
+		m.Approval.setDefaults()
 	}
 	if len(s.Masks) > 0 && s.Masking.Mode == "" {
 		s.Masking.Mode = MaskingStrict
@@ -72,8 +73,9 @@ func (m *Mask) validate(p *problems, field string) {
 	case m.Value != nil:
 		p.check(field+".value", checkText(*m.Value, 1024))
 	}
-	p.check(field+".inference", checkOneOf(m.Inference, InferenceAllow, InferenceDeny))
-	if len(m.Detect) > 0 && m.Inference == InferenceDeny {
+	p.check(field+".inference", checkOneOf(m.Inference, InferenceAllow, InferenceDeny, InferenceApprove))
+	m.Approval.validate(p, field+".approval", "inference", m.Inference == InferenceApprove)
+	if len(m.Detect) > 0 && (m.Inference == InferenceDeny || m.Inference == InferenceApprove) {
 		p.add(field+".inference", "is about columns, and the mask has none; expected no inference")
 	}
 }

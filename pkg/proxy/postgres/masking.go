@@ -100,6 +100,14 @@ func (f *frontend) judgeMasks(typ byte, name []byte, text string, script *sql.Sc
 	return nil, f.denyStatement(typ, name, words, d, &f.op)
 }
 
+// holding is what rules hold a message for, and masks. Without masks t is nil.
+func (t *trace) holding(rules []*policy.Approval) []*policy.Approval {
+	if t == nil {
+		return rules
+	}
+	return policy.Join(rules, t.holds)
+}
+
 // judgePlan is judgeMasks for what was prepared.
 func (f *frontend) judgePlan(typ byte, p *plan, out *relay.Output) (*trace, step) {
 	if p.source == nil {

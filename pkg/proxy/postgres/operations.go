@@ -30,8 +30,8 @@ func (f *frontend) query(body []byte, out *relay.Output) (step, error) {
 		}
 	}
 	// Nobody is asked about what masks deny.
-	if len(v.holds) > 0 && v.denied == nil {
-		if v, s = f.approved(v, v.holds, question{kind: "query", text: string(text), script: script}, out); s != forward {
+	if holds := t.holding(v.holds); len(holds) > 0 && v.denied == nil {
+		if v, s = f.approved(v, holds, question{kind: "query", text: string(text), script: script}, out); s != forward {
 			return s, nil
 		}
 		f.op.Decision = v.fragment
@@ -189,7 +189,7 @@ func (f *frontend) bind(body []byte, out *relay.Output) (step, error) {
 			return s, nil
 		}
 	}
-	if holds := verdict.holdsOf(p); len(holds) > 0 && verdict.denied == nil {
+	if holds := t.holding(verdict.holdsOf(p)); len(holds) > 0 && verdict.denied == nil {
 		var s step
 		if verdict, s = f.approvedBind(verdict, holds, p, rest, out); s != forward {
 			return s, nil
@@ -249,19 +249,20 @@ func (f *frontend) execute(body []byte, out *relay.Output) (step, error) {
 	if held != nothing {
 		return f.hold(held, out), nil
 	}
-	if holds := v.holdsOf(what.plan); len(holds) > 0 && v.denied == nil {
-		v = f.stillApproved(v, holds, what)
-	}
 	f.op = f.operationOf("execute", what, v)
-	if v.denied != nil {
-		return f.denyStatement(msgExecute, refusedName, v.denied, v.decision, &f.op), nil
-	}
 	var t *trace
-	if f.masked() {
+	if f.masked() && v.denied == nil {
 		var s step
 		if t, s = f.judgePlan(msgExecute, what.plan, out); t == nil {
 			return s, nil
 		}
+	}
+	if holds := t.holding(v.holdsOf(what.plan)); len(holds) > 0 && v.denied == nil {
+		v = f.stillApproved(v, holds, what)
+		f.op = f.operationOf("execute", what, v)
+	}
+	if v.denied != nil {
+		return f.denyStatement(msgExecute, refusedName, v.denied, v.decision, &f.op), nil
 	}
 	seq, ok := f.admit(b, v.decision)
 	if !ok {

@@ -3,9 +3,11 @@ package postgres
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/sallyport-dev/sallyport/pkg/api/v1alpha1"
+	"github.com/sallyport-dev/sallyport/pkg/policy"
 	"github.com/sallyport-dev/sallyport/pkg/proxy/relay"
 	"github.com/sallyport-dev/sallyport/pkg/sql"
 	"github.com/sallyport-dev/sallyport/pkg/sql/lineage"
@@ -33,6 +35,7 @@ type trace struct {
 	missing    bool                // a name is not in the catalog
 	denied     string              // why it is not to run
 	deniedBy   string              // the policy whose mask says so; "" when it is not the word of one
+	holds      []*policy.Approval  // what masks want approved before it runs
 }
 
 // A view is the picture of the catalog that a session's traces are of. An idle session keeps none, but knows which it was: many sessions
@@ -136,7 +139,7 @@ func (a *applied) analyse(text string, now *picture, v *view, at lineage.Session
 
 // judge looks at all statements.
 func (t *trace) judge() {
-	t.shapes = make([]*shape, len(t.statements))
+	t.shapes, t.holds = make([]*shape, len(t.statements)), nil
 	for i := range t.statements {
 		st := &t.statements[i]
 		t.reach = t.reach || !st.Reach.Empty()
@@ -145,8 +148,11 @@ func (t *trace) judge() {
 			t.denied = st.Denied
 		}
 		for _, use := range st.Uses {
-			if by := t.rules.Mask(use.Mask); t.denied == "" && by.Inference == v1alpha1.InferenceDeny {
+			switch by := t.rules.Mask(use.Mask); {
+			case t.denied == "" && by.Inference == v1alpha1.InferenceDeny:
 				t.denied, t.deniedBy = fmt.Sprintf("a column of mask %q may not be used in %s", by.Name, use.Place), by.Policy
+			case by.Inference == v1alpha1.InferenceApprove && !slices.ContainsFunc(t.holds, func(a *policy.Approval) bool { return a.Policy == by.Policy && a.Rule == by.Name }):
+				t.holds = append(t.holds, policy.ApprovalOf(by.Policy, by.Name, "it uses a masked column in "+use.Place, by.Approval))
 			}
 		}
 	}

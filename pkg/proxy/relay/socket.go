@@ -46,6 +46,15 @@ func (s *socket) release() (int, error) {
 	return fd, nil
 }
 
+// SyscallConn implements syscall.Conn.
+func (s *socket) SyscallConn() (syscall.RawConn, error) {
+	conn, err := s.net()
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.TCPConn).SyscallConn()
+}
+
 // Read implements net.Conn.
 func (s *socket) Read(p []byte) (int, error) {
 	conn, err := s.net()
