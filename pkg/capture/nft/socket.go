@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// netlinkTimeout bounds one exchange with the kernel.
-	netlinkTimeout = 10 * time.Second
+	// netlinkTimeout bounds one exchange with the kernel, which may load modules first.
+	netlinkTimeout = time.Minute
 	// netlinkBuffer holds a transaction and its acknowledgements, with tens of thousands of elements.
 	netlinkBuffer = 8 << 20
 	// drainTimeout is how long to wait for what the kernel still has to say about a transaction that failed.
