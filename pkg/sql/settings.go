@@ -199,7 +199,8 @@ func (w *walker) settingListed(s *pg.SelectStmt) string {
 	case settingStrings, settingEncoding, settingSearchPath, settingRole, settingUser:
 		return ""
 	}
-	if !ok {
+	// A column of another table may be compared in another way: blanks behind a character(n) do not count.
+	if !ok || name == "" || strings.ContainsFunc(name, func(r rune) bool { return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '_' || r == '.') }) {
 		return ""
 	}
 	return name

@@ -255,6 +255,9 @@ func (w *walker) note(list *[]Object, o Object) {
 		return
 	}
 	w.unit.seen[key] = struct{}{}
+	if list == &w.unit.Writes && o.Name == "pg_settings" && w.unit.Kind == KindDDL {
+		w.statement.deny("a relation of the name pg_settings could pass for the system's") // see settingListed
+	}
 	*list = append(*list, o)
 	if w.schema != "" && o.Schema == "" {
 		w.note(list, Object{w.schema, o.Name})

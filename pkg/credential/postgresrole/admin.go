@@ -32,6 +32,7 @@ type admin struct {
 
 // An adminConn is used by one at a time.
 type adminConn struct {
+	users   int // who is in or waits; under admin.mu
 	mu      sync.Mutex
 	conn    *pgconn.PgConn
 	refused error // what GRANT did not grant, which the server only warns of
@@ -48,7 +49,9 @@ func (a *admin) in(ctx context.Context, database string, f func(*adminConn) erro
 		c = &adminConn{}
 		a.conns[database] = c
 	}
+	c.users++
 	a.mu.Unlock()
+	defer a.left(database, c)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	kept := c.conn != nil
@@ -68,6 +71,15 @@ func (a *admin) in(ctx context.Context, database string, f func(*adminConn) erro
 			return err
 		}
 		kept = false
+	}
+}
+
+// left forgets a database that could not be connected to: clients choose the names.
+func (a *admin) left(database string, c *adminConn) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if c.users--; c.users == 0 && c.conn == nil && a.conns[database] == c {
+		delete(a.conns, database)
 	}
 }
 

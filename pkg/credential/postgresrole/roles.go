@@ -91,15 +91,34 @@ func (a *admin) renew(ctx context.Context, role string, validity time.Duration) 
 	return a.in(ctx, maintenance, func(c *adminConn) error { return c.exec(ctx, validUntil(role, validity)) })
 }
 
-// drop ends a role's sessions and takes it away in every database; what it owned goes to the owner. A role that is not there is fine.
+// drop ends a role's sessions and takes it away in every database; what it owned goes to the owner. A role that is not there is fine,
+// also when somebody else drops it meanwhile.
 func (a *admin) drop(ctx context.Context, role string) error {
-	var databases []string
-	there := true
-	err := a.in(ctx, maintenance, func(c *adminConn) error {
-		found, err := c.column(ctx, "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", role)
-		if there = len(found) > 0; err != nil || !there {
-			return err
+	there, err := a.has(ctx, role)
+	if err != nil || !there {
+		return err
+	}
+	if err = a.take(ctx, role); err != nil {
+		if there, failed := a.has(ctx, role); failed == nil && !there {
+			return nil
 		}
+	}
+	return err
+}
+
+func (a *admin) has(ctx context.Context, role string) (there bool, err error) {
+	err = a.in(ctx, maintenance, func(c *adminConn) error {
+		found, err := c.column(ctx, "SELECT 1 FROM pg_catalog.pg_roles WHERE rolname = $1", role)
+		there = len(found) > 0
+		return err
+	})
+	return there, err
+}
+
+// take takes away a role that is there.
+func (a *admin) take(ctx context.Context, role string) error {
+	var databases []string
+	err := a.in(ctx, maintenance, func(c *adminConn) error {
 		name := identifier(role)
 		if err := c.exec(ctx, "ALTER ROLE "+name+" NOLOGIN", "GRANT "+name+" TO CURRENT_USER"); err != nil {
 			return err
@@ -107,13 +126,14 @@ func (a *admin) drop(ctx context.Context, role string) error {
 		if err := c.end(ctx, role); err != nil {
 			return err
 		}
+		var err error
 		databases, err = c.column(ctx, `SELECT DISTINCT d.datname FROM pg_catalog.pg_shdepend s
 			JOIN pg_catalog.pg_database d ON d.oid = s.dbid AND d.datallowconn
 			WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass
 			AND s.refobjid = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = $1)`, role)
 		return err
 	})
-	if err != nil || !there {
+	if err != nil {
 		return err
 	}
 	for _, database := range databases {

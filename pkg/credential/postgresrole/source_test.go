@@ -293,6 +293,26 @@ func TestLeasesOutliveARetiredSource(t *testing.T) {
 	}
 }
 
+func TestDatabasesThatAreNotThereLeaveNothing(t *testing.T) {
+	t.Parallel()
+	server := setUp(t)
+	s := newSource(t, server, nil)
+	for n := range 3 {
+		req := request
+		req.Database = fmt.Sprintf("nowhere%d", n)
+		if _, err := s.Issue(t.Context(), req); err == nil {
+			t.Error("issued for a database that is not there")
+		}
+	}
+	s.admin.mu.Lock()
+	defer s.admin.mu.Unlock()
+	for name := range s.admin.conns {
+		if name != maintenance {
+			t.Errorf("%s is kept", name)
+		}
+	}
+}
+
 func TestAServerThatRestartsIsDialledAgain(t *testing.T) {
 	t.Parallel()
 	server := setUp(t)
